@@ -4,6 +4,7 @@ mod cores;
 mod environment;
 mod own_files;
 mod reload;
+mod share;
 mod signals;
 
 use std::fs::DirBuilder;
@@ -37,7 +38,7 @@ use crate::files::DirectoryLock;
 use crate::identity::FilesInForce;
 use crate::key_health::KeyPools;
 use crate::kubernetes::ClusterWatch;
-use crate::ledger::{Balances, Keep, Ledger, LedgerError, Recovered};
+use crate::ledger::{Balances, Keep, Ledger, LedgerError, Recovered, SharedKeeper};
 use crate::listener;
 use crate::memory;
 use crate::otlp::{Exports, PreparedExport, Sinks};
@@ -58,6 +59,8 @@ const SOURCE_LOOK: Duration = Duration::from_millis(500);
 const INGEST_EVERY: Duration = Duration::from_millis(200);
 const SYNC_EVERY: Duration = Duration::from_secs(1);
 const SEAL_EVERY: Duration = Duration::from_secs(60);
+/// How long the end waits for the database of several replicas.
+const SHARE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// A gateway that serves.
 #[derive(Debug)]
@@ -66,6 +69,8 @@ pub struct App {
     shared: Arc<Shared>,
     cores: Cores,
     keeper: LedgerThread,
+    /// Where the ledger goes to a database of several replicas.
+    sharer: Option<SharedKeeper>,
     auditor: Auditor,
     _lock: DirectoryLock,
     settings: Settings,
@@ -154,11 +159,13 @@ impl App {
         reload.begin(first, balances, &shared);
         let cores = Cores::start(&shared, &ledger, doors, count)?;
         let auditor = trail.keep(cores.all().iter().map(|core| Arc::clone(&core.uses)).collect())?;
+        let rules = shared.rules.clone();
         let mut app = Self {
             control,
             shared,
             cores,
             keeper: LedgerThread::start(Arc::clone(&ledger), keep_of(&settings))?,
+            sharer: share::share(&settings, &ledger, dialable(rules))?,
             auditor,
             _lock: lock,
             settings,
@@ -256,6 +263,9 @@ impl App {
             }
         });
         let (ledger, audit) = (self.keeper.stop(), self.auditor.stop());
+        if let Some(sharer) = self.sharer {
+            sharer.stop(SHARE_PATIENCE);
+        }
         tracing::info!("stopped");
         if let Some(exports) = self.exports {
             self.control.block_on(exports.flush());

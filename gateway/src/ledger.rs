@@ -27,9 +27,13 @@ mod offline;
 mod outcome;
 mod payload;
 mod plain;
+mod postgres;
 pub mod record;
 mod record_id;
 mod recover;
+mod replay;
+mod replica;
+mod report_store;
 mod retention;
 pub(crate) mod rollup;
 #[cfg(test)]
@@ -45,7 +49,7 @@ mod verify;
 use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
@@ -63,10 +67,15 @@ pub(crate) use fields::Fields;
 pub(crate) use journal::{Gate, Gated};
 pub use journal::{Journal, Position, Wait};
 pub use list::list;
-pub(crate) use offline::tail;
 pub use offline::{catch_up, written};
+pub use postgres::{
+    PostgresServer, PostgresSettings, ReplicaState, SharedKeeper, SharedProgress, SharedReader, witness,
+};
 pub use record::{Attempt, Bounded, Charge, HoldLine, Outcome, Record, RecordId, UsageSource};
 pub use recover::Recovered;
+pub use replay::replay;
+pub(crate) use replica::name as replica_name;
+pub use report_store::ReportStore;
 pub use retention::Keep;
 pub use segment::SegmentEnd;
 pub use verify::{Verification, verify};
@@ -99,6 +108,8 @@ pub struct Ledger {
     storing: AtomicBool,
     /// The seals can be written.
     sealing: AtomicBool,
+    /// How it does on its way into the database of several replicas, where there is one.
+    shared: OnceLock<Arc<SharedProgress>>,
 }
 
 /// What only the control plane touches.
@@ -171,6 +182,7 @@ impl Ledger {
             }),
             storing: AtomicBool::new(true),
             sealing: AtomicBool::new(true),
+            shared: OnceLock::new(),
         };
         ledger.try_sync()?;
         ledger.try_seal()?;
@@ -190,6 +202,21 @@ impl Ledger {
     /// Whether the store takes in what the journals have; if not, reports take longer.
     pub fn storing(&self) -> bool {
         self.storing.load(Ordering::Relaxed)
+    }
+
+    /// From now on the journal goes into a database of several replicas too, and stays until it has.
+    pub fn share(&self) -> Arc<SharedProgress> {
+        Arc::clone(self.shared.get_or_init(Arc::default))
+    }
+
+    /// How it does on its way into that database; `None` where there is none.
+    pub fn shared(&self) -> Option<&SharedProgress> {
+        self.shared.get().map(Arc::as_ref)
+    }
+
+    /// How much of each segment the store has.
+    pub(crate) fn known(&self) -> segment::Known {
+        self.control().store.known()
     }
 
     /// Makes what was written durable, reopens journals that broke, and puts the reserve aside again where there is room. Blocks on

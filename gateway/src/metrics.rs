@@ -30,8 +30,10 @@ pub(crate) struct Scrape<'a> {
     pub(crate) sums: Sums,
     pub(crate) refused_handshakes: Vec<(&'static str, u64)>,
     pub(crate) limits: Vec<LimitUsage>,
-    /// The parts of the ledger, and whether each works.
-    pub(crate) ledger: [(&'static str, bool); 3],
+    /// The parts of the ledger that there are, and whether each works.
+    pub(crate) ledger: [Option<(&'static str, bool)>; 4],
+    /// Bytes of the journal that the database of several replicas has not got, if there is one.
+    pub(crate) ledger_waiting: Option<u64>,
     /// Source addresses, whether the machine has each, and how many connections leave from it.
     pub(crate) sources: Vec<(IpAddr, bool, usize)>,
     /// Destinations that were called, and how each does.
@@ -144,7 +146,10 @@ impl Scrape<'_> {
         page.show(&families::HANDSHAKES_REFUSED, refused);
         let strangers = sums.strangers.iter().map(|(reason, n)| ([reason.as_str().into()], *n as f64));
         page.show(&families::REFUSED_BEFORE_IDENTITY, strangers);
-        page.show(&families::LEDGER_UP, self.ledger.map(|(part, up)| ([part.into()], flag(up))));
+        let parts = self.ledger.iter().flatten();
+        page.show(&families::LEDGER_UP, parts.map(|(part, up)| ([(*part).into()], flag(*up))));
+        let waiting = self.ledger_waiting.iter();
+        page.show(&families::LEDGER_WAITING, waiting.map(|bytes| ([], *bytes as f64)));
         let sources = || self.sources.iter();
         let open = sources().map(|(address, _, open)| ([address.to_string().into()], *open as f64));
         page.show(&families::SOURCE_CONNECTIONS, open);

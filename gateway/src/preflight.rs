@@ -253,7 +253,23 @@ pub(crate) fn places(settings: &Settings) -> Vec<Problem> {
     let rules = DialRules::new(settings.egress.private_ranges.clone());
     let collector = settings.telemetry.address().and_then(|address| refused(address, &rules));
     warnings.extend(collector.map(|message| settings.problem("telemetry.otlp.endpoint", message)));
+    warnings.extend(database(settings, &rules));
     warnings
+}
+
+/// What keeps the ledger from reaching the database of several replicas.
+fn database(settings: &Settings, rules: &DialRules) -> Vec<Problem> {
+    let Some(postgres) = &settings.ledger.postgres else { return Vec::new() };
+    let named =
+        [("passwordFile", Some(&postgres.password_file)), ("tls.caFile", postgres.tls.ca_file.as_ref())];
+    let missing = named.into_iter().filter_map(|(field, file)| {
+        let file = file.filter(|file| !file.exists())?;
+        Some((field, format!("{}: no such file", file.display())))
+    });
+    let address = postgres.host_and_port().and_then(|(host, _)| bare(host));
+    let refused = address.and_then(|address| refused(address, rules)).map(|message| ("address", message));
+    let problems = missing.chain(refused);
+    problems.map(|(field, message)| settings.problem(&format!("ledger.postgres.{field}"), message)).collect()
 }
 
 /// Why there can be no directory of this name.

@@ -33,6 +33,7 @@ use tollgate_policy::target::GatewayName;
 pub(crate) use self::value::pause;
 use crate::identity::{IdentitySettings, default_socket};
 use crate::interception::InterceptionSettings;
+use crate::ledger::PostgresSettings;
 use crate::otlp::TelemetrySettings;
 use crate::telemetry::LogSettings;
 
@@ -61,7 +62,7 @@ pub struct Settings {
     /// What may be dialled.
     #[serde(default)]
     pub egress: EgressSettings,
-    /// The ledger's seal, and how much of it is kept.
+    /// The ledger's seal, how much of it is kept, and where it goes.
     #[serde(default)]
     pub ledger: LedgerSettings,
     /// How to stop.
@@ -252,7 +253,7 @@ pub struct DnsSettings {
     pub servers: Vec<SocketAddr>,
 }
 
-/// The ledger's seal, and how much of it is kept.
+/// The ledger's seal, how much of it is kept, and where it goes.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct LedgerSettings {
@@ -263,6 +264,38 @@ pub struct LedgerSettings {
     /// How much of the journal is kept.
     #[serde(default)]
     pub keep: KeepSettings,
+    /// What this replica is called in `ledger.postgres` and in what commands say of it. Without it the host name.
+    #[serde(default)]
+    pub replica: Option<String>,
+    /// The database that the ledgers of [many replicas](#many-replicas) go to as well. Without it reports see this replica alone.
+    #[serde(default)]
+    pub postgres: Option<PostgresSettings>,
+}
+
+impl LedgerSettings {
+    /// Makes the files those of `base`, where they are relative.
+    fn based(mut self, base: &Path) -> Self {
+        self.seal_key_file = self.seal_key_file.map(|file| base.join(file));
+        self.postgres = self.postgres.map(|postgres| postgres.based(base));
+        self
+    }
+
+    /// Fields that cannot be used, with what is wrong.
+    fn problems(&self, data_dir: &Path) -> Vec<(String, &'static str)> {
+        let mut problems = Vec::new();
+        if self.seal_key_file.as_ref().is_some_and(|key| key.starts_with(data_dir)) {
+            let message = "must not lie in dataDir: whoever can cut the journal could forge its seal";
+            problems.push(("sealKeyFile".to_owned(), message));
+        }
+        let is_name =
+            |name: &String| !name.is_empty() && name.len() <= 128 && !name.chars().any(char::is_control);
+        if !self.replica.as_ref().is_none_or(is_name) {
+            problems.push(("replica".to_owned(), "a name of 1 to 128 bytes in one line"));
+        }
+        let postgres = self.postgres.iter().flat_map(PostgresSettings::problems);
+        problems.extend(postgres.map(|(field, message)| (format!("postgres.{field}"), message)));
+        problems
+    }
 }
 
 /// How much of the journal is kept. What a window that was charged, a call under way or the store still needs stays in any case.
@@ -319,6 +352,7 @@ const OVERRIDES: &[(&str, &str)] = &[
     ("TOLLGATE_ADMIN_ADDRESS", "/admin/address"),
     ("TOLLGATE_ADMIN_TOKEN_FILE", "/admin/tokenFile"),
     ("TOLLGATE_LEDGER_SEAL_KEY_FILE", "/ledger/sealKeyFile"),
+    ("TOLLGATE_LEDGER_REPLICA", "/ledger/replica"),
     ("TOLLGATE_DRAIN_DELAY", "/drain/delay"),
     ("TOLLGATE_DRAIN_TIMEOUT", "/drain/timeout"),
     ("TOLLGATE_CORES", "/cores"),
@@ -356,7 +390,7 @@ impl Settings {
         settings.resources = settings.resources.within(base);
         settings.data_dir = base.join(&settings.data_dir);
         settings.admin.token_file = base.join(&settings.admin.token_file);
-        settings.ledger.seal_key_file = settings.ledger.seal_key_file.map(|file| base.join(file));
+        settings.ledger = settings.ledger.based(base);
         settings.telemetry = settings.telemetry.based(base);
         settings.checked()
     }
@@ -386,13 +420,8 @@ impl Settings {
         if self.cores == Some(0) {
             wrong("cores", "at least 1");
         }
-        if let Some(key) = &self.ledger.seal_key_file
-            && key.starts_with(&self.data_dir)
-        {
-            wrong(
-                "ledger.sealKeyFile",
-                "must not lie in dataDir: whoever can cut the journal could forge its seal",
-            );
+        for (field, message) in self.ledger.problems(&self.data_dir) {
+            wrong(&format!("ledger.{field}"), message);
         }
         for (field, message) in self.identity.problems() {
             wrong(&field, &message);

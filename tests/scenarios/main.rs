@@ -44,6 +44,7 @@ mod operations;
 mod parts;
 mod poisoning;
 mod pools;
+mod postgres_ledger;
 mod probes;
 mod proxies;
 mod realtime;

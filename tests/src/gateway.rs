@@ -41,6 +41,8 @@ pub struct Settings {
     pub environment: Vec<(String, String)>,
     /// Further members of `egress`, as YAML.
     pub egress: String,
+    /// Further members of `ledger`, as YAML.
+    pub ledger: String,
     /// Further top-level members of `tollgate.yaml`.
     pub extra: String,
 }
@@ -59,6 +61,7 @@ impl Settings {
             private_ranges: vec!["127.0.0.0/8".to_owned()],
             environment: vec![("RUST_LOG".to_owned(), "trace".to_owned())],
             egress: String::new(),
+            ledger: String::new(),
             extra: String::new(),
         }
     }
@@ -89,7 +92,7 @@ impl Settings {
              dataDir: ./data\n\
              admin: {{address: \"127.0.0.1:0\", tokenFile: {}}}\n\
              egress: {{privateRanges: [{}]{}}}\n\
-             ledger: {{sealKeyFile: {}}}\n\
+             ledger: {{sealKeyFile: {}{}}}\n\
              drain: {{delay: 100ms, timeout: 10s}}\n{}",
             self.client_certificate,
             self.listeners.iter().map(|listener| format!(", {listener}")).collect::<String>(),
@@ -101,6 +104,7 @@ impl Settings {
             self.private_ranges.join(", "),
             if self.egress.is_empty() { String::new() } else { format!(", {}", self.egress) },
             seal_key.display(),
+            if self.ledger.is_empty() { String::new() } else { format!(", {}", self.ledger) },
             self.extra,
         )
     }

@@ -6,11 +6,13 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
 use nix::unistd::{User, geteuid};
 
 use crate::ca::Identity;
-use crate::process::{Process, free_port, local};
+use crate::process::{PATIENCE, Process, free_port, local};
 use crate::sandbox::Sandbox;
 
 /// A running server with the role `shop` and a database of that name; both end when dropped.
@@ -18,7 +20,9 @@ pub struct Postgres {
     address: SocketAddr,
     folder: PathBuf,
     password: String,
-    _process: Process,
+    arguments: Vec<String>,
+    logs: PathBuf,
+    process: Process,
 }
 
 impl Postgres {
@@ -48,21 +52,46 @@ impl Postgres {
         made.arg("-D").arg(&data).args(["-U", "shop", "-A", "scram-sha-256", "--no-sync", "--pwfile"]);
         let made = made.arg(password_file).output().expect("initdb runs");
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-        let mut command = server("postgres");
-        command.arg("-D").arg(&data).args(["-p", &address.port().to_string(), "-h", "127.0.0.1", "-F"]);
-        command.args(["-c", "unix_socket_directories="]);
+        let mut arguments: Vec<String> =
+            ["-D", &data.display().to_string(), "-p", &address.port().to_string()]
+                .into_iter()
+                .chain(["-h", "127.0.0.1", "-F", "-c", "unix_socket_directories="])
+                .map(str::to_owned)
+                .collect();
         if let Some(identity) = tls {
             let certificate = own("server.pem", &fs::read(&identity.cert).expect("a certificate"));
             let key = own("server.key", &fs::read(&identity.key).expect("a key"));
-            command.args(["-c", "ssl=on"]).arg("-c").arg(format!("ssl_cert_file={}", certificate.display()));
-            command.arg("-c").arg(format!("ssl_key_file={}", key.display()));
+            let files = [("ssl_cert_file", certificate), ("ssl_key_file", key)];
+            let files = files.map(|(name, file)| format!("{name}={}", file.display()));
+            arguments.extend(
+                ["ssl=on".to_owned()].into_iter().chain(files).flat_map(|set| ["-c".to_owned(), set]),
+            );
             // libpq takes no offer of channel binding on a connection that is plain at its end, which SCRAM over TLS always makes.
             own("data/pg_hba.conf", b"hostssl all all all password\n");
         }
-        let mut process =
-            Process::spawn(&format!("postgres-{}", address.port()), &sandbox.providers(), &mut command);
-        process.listening(address).await;
-        Self { address, folder, password, _process: process }
+        let logs = sandbox.providers();
+        let process = serve(address, &arguments, &logs).await;
+        Self { address, folder, password, arguments, logs, process }
+    }
+
+    /// Ends the server and all connections to it, and waits for that.
+    pub fn stop(&mut self) {
+        self.process.signal(Signal::SIGINT);
+        let begun = Instant::now();
+        while self.process.ended().is_none() {
+            assert!(begun.elapsed() < PATIENCE, "the server does not end");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Starts it again with what it had.
+    pub async fn restart(&mut self) {
+        self.process = serve(self.address, &self.arguments, &self.logs).await;
+    }
+
+    /// The password of the role `shop`.
+    pub fn password(&self) -> &str {
+        &self.password
     }
 
     /// The port it listens on.
@@ -84,9 +113,16 @@ impl Postgres {
 
 impl Drop for Postgres {
     fn drop(&mut self) {
-        let _ = self._process.kill();
+        let _ = self.process.kill();
         let _ = fs::remove_dir_all(&self.folder);
     }
+}
+
+async fn serve(address: SocketAddr, arguments: &[String], logs: &Path) -> Process {
+    let mut command = server("postgres");
+    let mut process = Process::spawn(&format!("postgres-{}", address.port()), logs, command.args(arguments));
+    process.listening(address).await;
+    process
 }
 
 fn programs() -> Option<PathBuf> {

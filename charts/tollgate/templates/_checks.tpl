@@ -24,6 +24,9 @@
 {{- if and $values.telemetry.headers (not $values.telemetry.endpoint) -}}
 {{- fail "telemetry.endpoint: name the collector that telemetry.headers are for" -}}
 {{- end -}}
+{{- if and $values.postgres.address (not $values.postgres.passwordSecret) -}}
+{{- fail "postgres.passwordSecret: name the Secret with the password for postgres.address" -}}
+{{- end -}}
 {{- if and $values.persistence.existingClaim (or (ne $values.kind "Deployment") (gt (int $values.replicas) 1)) -}}
 {{- fail "persistence.existingClaim: is for a Deployment with one replica: a data directory belongs to one pod" -}}
 {{- end -}}

@@ -90,7 +90,16 @@ keyFile: /etc/tollgate/certificate/tls.key
 {{- $_ := set $settings "admin" (dict "address" $admin "tokenFile" "/etc/tollgate/admin/token") -}}
 {{- $_ := set $settings "drain" (dict "delay" (printf "%ds" (int $values.drain.delaySeconds)) "timeout" (printf "%ds" (int $values.drain.timeoutSeconds))) -}}
 {{- $_ := set $settings "log" (dict "format" "json") -}}
-{{- if $values.seal.enabled -}}{{- $_ := set $settings "ledger" (dict "sealKeyFile" "/var/lib/tollgate-seal/seal.key") -}}{{- end -}}
+{{- $ledger := dict -}}
+{{- if $values.seal.enabled -}}{{- $_ := set $ledger "sealKeyFile" "/var/lib/tollgate-seal/seal.key" -}}{{- end -}}
+{{- with $values.postgres -}}
+{{- if .address -}}
+{{- $postgres := dict "address" .address "database" .database "user" .user "passwordFile" "/etc/tollgate/postgres/password" -}}
+{{- if .caSecret -}}{{- $_ := set $postgres "tls" (dict "caFile" "/etc/tollgate/postgres/ca.crt") -}}{{- end -}}
+{{- $_ := set $ledger "postgres" $postgres -}}
+{{- end -}}
+{{- end -}}
+{{- if $ledger -}}{{- $_ := set $settings "ledger" $ledger -}}{{- end -}}
 {{- with $values.telemetry -}}
 {{- if .endpoint -}}
 {{- $otlp := dict "endpoint" .endpoint "logs" .logs "traces" (dict "sample" .sample) -}}

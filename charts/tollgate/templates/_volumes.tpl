@@ -78,6 +78,16 @@ bundle-{{ . | sha256sum | trunc 10 }}
       - secret: {name: {{ $header.secret }}, items: [{key: {{ $header.key }}, path: {{ $name }}}]}
       {{- end }}
 {{- end }}
+{{- if $values.postgres.address }}
+- name: postgres
+  projected:
+    defaultMode: 0440
+    sources:
+      - secret: {name: {{ $values.postgres.passwordSecret }}, items: [{key: {{ $values.postgres.passwordKey }}, path: password}]}
+      {{- if $values.postgres.caSecret }}
+      - secret: {name: {{ $values.postgres.caSecret }}, items: [{key: {{ $values.postgres.caKey }}, path: ca.crt}]}
+      {{- end }}
+{{- end }}
 {{- if and $values.seal.enabled $values.seal.existingSecret }}
 - name: seal-key
   secret: {secretName: {{ $values.seal.existingSecret }}, defaultMode: 0440}

@@ -17,7 +17,7 @@ use crate::expiry::{self, Purpose};
 use crate::identity::FilesInForce;
 use crate::key_health::KeyStatus;
 use crate::kubernetes::WatchStates;
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, SharedProgress};
 use crate::metrics::{Scrape, ShownFamily};
 use crate::otlp::ExportCounts;
 use crate::snapshot::Reloads;
@@ -80,10 +80,12 @@ impl AdminViews {
             refused_handshakes: self.shared.trust.refused().collect(),
             limits: self.shared.quota.usage(Timestamp::now()),
             ledger: [
-                ("journal", self.cores.iter().all(|core| core.journal.available().is_ok())),
-                ("store", self.ledger.storing()),
-                ("audit", self.audit.writable()),
+                Some(("journal", self.cores.iter().all(|core| core.journal.available().is_ok()))),
+                Some(("store", self.ledger.storing())),
+                Some(("audit", self.audit.writable())),
+                self.ledger.shared().map(|shared| ("postgres", shared.works())),
             ],
+            ledger_waiting: self.ledger.shared().map(SharedProgress::waiting),
             sources: self.shared.sources.states(),
             upstreams: self.upstreams(),
             stores: self.shared.secrets.health(),

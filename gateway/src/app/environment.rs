@@ -86,6 +86,7 @@ fn own_files(settings: &Settings) -> Vec<(String, PathBuf)> {
         ("identity.certificate.keyFile", settings.identity.certificate.as_ref().map(|files| &files.key_file)),
         ("admin.tokenFile", Some(&settings.admin.token_file)),
         ("ledger.sealKeyFile", seal),
+        ("ledger.postgres.passwordFile", settings.ledger.postgres.as_ref().map(|it| &it.password_file)),
         ("dataDir", Some(&settings.data_dir)),
         ("interception.caKeyFile", interception.as_ref()),
     ];

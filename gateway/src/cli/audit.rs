@@ -66,7 +66,7 @@ pub(super) fn run(args: AuditArgs) -> anyhow::Result<ExitCode> {
             if !directory.is_dir() {
                 bail!("there is no audit trail in {}", data_dir.display());
             }
-            verify_at(&directory, &args)
+            verify_at(&directory, &args, None)
         }
         Command::List(args) => run_list(&args).map(|()| ExitCode::SUCCESS),
     }

@@ -14,7 +14,9 @@ use jiff::tz::TimeZone;
 
 use super::report::LedgerLocation;
 use super::{complain, output};
-use crate::ledger::{Call, CallLookup, Dimension, RecordId, Wanted, find, written};
+use crate::ledger::{
+    Call, CallLookup, Dimension, LedgerError, RecordId, SharedReader, Wanted, find, written,
+};
 use crate::report::instant;
 use crate::slow_notice;
 use crate::table::Page;
@@ -37,7 +39,7 @@ pub(super) struct CallsArgs {
     /// At most so many, the newest
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
     limit: u32,
-    /// Go on with what ends from now on
+    /// Go on with what ends from now on, at this replica
     #[arg(long, conflicts_with_all = ["id", "until"])]
     follow: bool,
     /// How it is printed
@@ -139,11 +141,18 @@ impl Filter {
 pub(super) fn run(args: &CallsArgs) -> anyhow::Result<ExitCode> {
     let wanted = args.filter.wanted(Timestamp::now())?;
     let data_dir = args.location.data_dir()?;
+    let shared = args.location.shared()?;
     let reading = "still reading the journal";
     if let Some(id) = args.id {
         let call = slow_notice::with(reading, complain, || {
             written(&data_dir);
-            find(&data_dir, id)
+            // What is under way, and what the database has not got yet, is in the journal alone.
+            match (find(&data_dir, id), &shared) {
+                (Ok(None) | Err(LedgerError::Missing(_)), Some(server)) => {
+                    SharedReader::open(server)?.find(id)
+                }
+                (found, _) => found,
+            }
         })?;
         let Some(call) = call else {
             let counted = "refusals that come in numbers have one record for a minute, without their ids";
@@ -153,17 +162,18 @@ pub(super) fn run(args: &CallsArgs) -> anyhow::Result<ExitCode> {
         return one(&call, args.format).map(|()| ExitCode::SUCCESS);
     }
     let most = usize::try_from(args.limit)?;
+    if let (Some(server), false) = (&shared, args.follow) {
+        let asking = "still asking the database";
+        let calls = slow_notice::with(asking, complain, || SharedReader::open(server)?.calls(&wanted, most))?;
+        return show(&calls, most, args.format);
+    }
     let mut read = CallLookup::new();
     let calls = slow_notice::with(reading, complain, || {
         written(&data_dir);
         read.next(&data_dir, &wanted, most)
     })?;
     if !args.follow {
-        print(&calls, args.format)?;
-        if calls.len() == most && args.format == Format::Table {
-            complain(&format!("The newest {most}; --limit shows more."));
-        }
-        return Ok(ExitCode::SUCCESS);
+        return show(&calls, most, args.format);
     }
     let mut followed = many::Followed::new(args.format, Page::stdout());
     let mut out = std::io::stdout().lock();
@@ -176,6 +186,14 @@ pub(super) fn run(args: &CallsArgs) -> anyhow::Result<ExitCode> {
         std::thread::sleep(LOOK_EVERY);
         new = read.next(&data_dir, &wanted, usize::MAX)?;
     }
+}
+
+fn show(calls: &[Call], most: usize, format: Format) -> anyhow::Result<ExitCode> {
+    print(calls, format)?;
+    if calls.len() == most && format == Format::Table {
+        complain(&format!("The newest {most}; --limit shows more."));
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn print(calls: &[Call], format: Format) -> anyhow::Result<()> {

@@ -2,6 +2,7 @@
 
 mod cat;
 mod list;
+mod replicas;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -11,7 +12,10 @@ use tollgate_policy::price::NanoUsd;
 
 use super::report::LedgerLocation;
 use super::{complain, say};
-use crate::ledger::{Bounded, Correction, RecordId, Signature, Verification, catch_up, settle, verify};
+use crate::ledger::{
+    Bounded, Correction, LedgerError, PostgresServer, RecordId, Signature, Verification, catch_up, settle,
+    verify, witness,
+};
 use crate::slow_notice;
 use crate::table::counted;
 
@@ -31,6 +35,10 @@ enum Command {
     Cat(cat::CatArgs),
     /// Show single calls with their ids, newest last
     List(list::ListArgs),
+    /// Show the replicas that write to the database of several, and which of them left a journal behind
+    Replicas(replicas::ReplicasArgs),
+    /// Take the whole journal of a data directory into the database of several replicas again
+    Replay(replicas::ReplayArgs),
     /// Say what a call really used, where that was estimated or presumed
     Settle(SettleArgs),
 }
@@ -72,9 +80,13 @@ struct SettleArgs {
 
 pub(super) fn run(args: LedgerArgs) -> anyhow::Result<ExitCode> {
     match args.command {
-        Command::Verify(args) => verify_at(&args.data_dir()?, &args),
+        Command::Verify(args) => {
+            verify_at(&args.data_dir()?, &args, args.location.shared_of_settings()?.as_ref())
+        }
         Command::Cat(args) => cat::run(&args),
         Command::List(args) => list::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Replicas(args) => replicas::run(&args),
+        Command::Replay(args) => replicas::replay_at(&args),
         Command::Settle(args) => run_settle(&args),
     }
 }
@@ -85,14 +97,24 @@ impl VerifyArgs {
     }
 }
 
-/// Checks the chains and seals that are in `directory`.
-pub(super) fn verify_at(directory: &Path, args: &VerifyArgs) -> anyhow::Result<ExitCode> {
+/// Checks the chains and seals that are in `directory`, and what the database of several replicas says of them if there is one.
+pub(super) fn verify_at(
+    directory: &Path,
+    args: &VerifyArgs,
+    shared: Option<&PostgresServer>,
+) -> anyhow::Result<ExitCode> {
     let key = match &args.seal_key {
         Some(key) => Some(key.clone()),
         None => args.location.seal_key()?,
     };
-    let Verification { findings, notes, segments, entries, last_seal } =
-        slow_notice::with("still reading the journal", complain, || verify(directory, key.as_deref()))?;
+    let verified = slow_notice::with("still reading the journal", complain, || {
+        let mut verified = verify(directory, key.as_deref())?;
+        if let Some(server) = shared {
+            witness(server, directory, &mut verified);
+        }
+        Ok::<_, LedgerError>(verified)
+    });
+    let Verification { findings, notes, segments, entries, last_seal } = verified?;
     for finding in &findings {
         say(&finding.to_string());
     }

@@ -1,6 +1,7 @@
 //! `tollgate report`: who used what, for how much.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
@@ -9,10 +10,12 @@ use jiff::tz::TimeZone;
 
 use super::{complain, output};
 use crate::app;
-use crate::ledger::catch_up;
+use crate::ledger::{PostgresServer, ReplicaState, ReportStore, catch_up};
 use crate::report::{By, Query, Report, instant, report};
+use crate::settings::Settings;
 use crate::slow_notice;
-use crate::table::Page;
+use crate::table::{Page, visible};
+use crate::upstream::DialRules;
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -65,6 +68,11 @@ pub(super) struct LedgerLocation {
 }
 
 impl LedgerLocation {
+    /// That of settings.
+    pub(super) const fn of_settings(config: Option<PathBuf>) -> Self {
+        Self { data: None, config }
+    }
+
     fn settings(&self) -> &Path {
         self.config.as_deref().unwrap_or_else(|| Path::new(app::SETTINGS))
     }
@@ -79,6 +87,27 @@ impl LedgerLocation {
         Ok(settings.data_dir)
     }
 
+    /// What settings say of this replica.
+    pub(super) fn own_settings(&self) -> anyhow::Result<Settings> {
+        app::read_settings(self.settings())
+    }
+
+    /// The database of several replicas, if settings name one and no data directory is given: who names that asks for one replica.
+    pub(super) fn shared(&self) -> anyhow::Result<Option<PostgresServer>> {
+        if self.data.is_some() {
+            return Ok(None);
+        }
+        Ok(server(&app::read_settings(self.settings())?))
+    }
+
+    /// The database of several replicas, if settings name one. Beside a data directory that is given, settings that are not may be missing.
+    pub(super) fn shared_of_settings(&self) -> anyhow::Result<Option<PostgresServer>> {
+        if self.data.is_some() && self.config.is_none() && !self.settings().exists() {
+            return Ok(None);
+        }
+        Ok(server(&self.own_settings()?))
+    }
+
     /// The key of the seals, if settings name one. Beside a data directory that is given, settings that are not may be missing.
     pub(super) fn seal_key(&self) -> anyhow::Result<Option<PathBuf>> {
         if self.data.is_some() && self.config.is_none() && !self.settings().exists() {
@@ -87,6 +116,24 @@ impl LedgerLocation {
         let settings = app::read_settings(self.settings())
             .context("the settings (--config) say what the seal key is, or --seal-key does")?;
         Ok(settings.ledger.seal_key_file)
+    }
+}
+
+/// The database that settings name.
+pub(super) fn server(settings: &Settings) -> Option<PostgresServer> {
+    let rules = DialRules::new(settings.egress.private_ranges.clone());
+    let postgres = settings.ledger.postgres.clone()?;
+    Some(PostgresServer::new(postgres, Arc::new(move |address| rules.allows(address))))
+}
+
+/// Says which replicas are gone, whose journals may have calls that are nowhere else.
+fn complain_of(left_behind: &[ReplicaState]) {
+    for replica in left_behind {
+        let (name, last) = (visible(&replica.name), replica.last_seen.strftime("%Y-%m-%dT%H:%M:%SZ"));
+        complain(&format!(
+            "warning: replica {name} was last seen at {last} and did not end in order: what its journal still has is missing \
+             here; `tollgate ledger replicas` says more"
+        ));
     }
 }
 
@@ -103,11 +150,18 @@ pub(super) fn run(args: ReportArgs) -> anyhow::Result<()> {
     }
     let data_dir = args.location.data_dir()?;
     let query = Query { by: args.by, since, until, timezone };
-    let report = slow_notice::with("still adding up", complain, || {
+    let shared = args.location.shared()?;
+    let (report, left_behind) = slow_notice::with("still adding up", complain, || {
         // Where that cannot be done, what the store has not is read from the journal each time.
         let caught_up = catch_up(&data_dir);
-        report(&data_dir, query).map_err(|error| caught_up.err().unwrap_or(error))
+        let mut store = match &shared {
+            Some(server) => ReportStore::shared(server, &data_dir)?,
+            None => ReportStore::own(&data_dir).map_err(|error| caught_up.err().unwrap_or(error))?,
+        };
+        let left_behind = store.left_behind()?;
+        report(&mut store, query).map(|report| (report, left_behind))
     })?;
+    complain_of(&left_behind);
     write(&report, args.format)
 }
 
@@ -115,7 +169,7 @@ pub(super) fn run(args: ReportArgs) -> anyhow::Result<()> {
 pub(super) fn print(data_dir: &Path, by: &[&str]) -> anyhow::Result<()> {
     let by = by.iter().map(|name| name.parse()).collect::<Result<Vec<By>, _>>()?;
     let query = Query { by, since: Timestamp::UNIX_EPOCH, until: Timestamp::now(), timezone: TimeZone::UTC };
-    write(&report(data_dir, query)?, Format::Table)
+    write(&report(&mut ReportStore::own(data_dir)?, query)?, Format::Table)
 }
 
 fn write(report: &Report, format: Format) -> anyhow::Result<()> {

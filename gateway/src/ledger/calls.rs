@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value};
 
 use super::batch::BatchEntry;
-use super::dimension::Dimension;
+use super::dimension::{Dimension, Texts};
 use super::entry::{JournalEntry, write_json};
 use super::json::{Calendar, Json};
 use super::line::Row;
@@ -67,8 +67,16 @@ impl Call {
         self.record.as_ref()?.get(name)
     }
 
+    /// A call that has ended, as its record says.
+    pub(crate) fn of_record(id: RecordId, record: Object) -> Self {
+        let at = record.get("at").and_then(Value::as_str).and_then(|at| at.parse().ok());
+        let at = at.unwrap_or_default();
+        Self { id, at, record: Some(record), original: None, corrections: Vec::new(), hold: None }
+    }
+
     /// Takes in what was found out later.
-    fn correct(&mut self, corrections: Vec<Object>) {
+    pub(crate) fn correct(&mut self, corrections: Vec<Object>) {
+        let corrections = in_order(corrections);
         let Some(record) = self.record.as_mut().filter(|_| !corrections.is_empty()) else { return };
         let before = CHANGED.iter().filter_map(|name| Some(((*name).to_owned(), record.get(*name)?.clone())));
         self.original = Some(before.collect());
@@ -131,19 +139,27 @@ impl Wanted {
     }
 
     fn is(&self, row: &Row) -> bool {
-        let texts = row.texts();
+        self.is_call(row.at, &row.texts(), row.status.unwrap_or_default())
+    }
+
+    /// The same of a record as its JSON has it.
+    pub(crate) fn is_record(&self, record: &Object) -> bool {
+        let text = |name| record.get(name).and_then(Value::as_str).unwrap_or_default();
+        let status = record.get("status").and_then(Value::as_i64).unwrap_or_default();
+        let at = text("at").parse().unwrap_or_default();
+        self.is_call(at, &Dimension::ALL.map(|dimension| text(dimension.as_str())), status)
+    }
+
+    fn is_call(&self, at: Timestamp, texts: &Texts<'_>, status: i64) -> bool {
         let is = |dimension, wanted: &str| like(wanted, texts[dimension as usize]);
         let text = |(dimension, wanted): &(Dimension, String)| {
             is(*dimension, wanted) || (*dimension == Dimension::Model && is(Dimension::ModelAnswered, wanted))
         };
-        row.at >= self.since
-            && row.at < self.until
+        at >= self.since
+            && at < self.until
             && self.texts.iter().all(text)
             && (self.statuses.is_empty()
-                || self
-                    .statuses
-                    .iter()
-                    .any(|status| is_status(status, &row.status.unwrap_or_default().to_string())))
+                || self.statuses.iter().any(|wanted| is_status(wanted, &status.to_string())))
     }
 }
 
@@ -201,7 +217,7 @@ impl CallLookup {
         })?;
         let calls = calls.into_iter().map(|((at, id), record)| {
             let mut call = Call { id, at, record, original: None, corrections: Vec::new(), hold: None };
-            call.correct(in_order(corrections.remove(&id).unwrap_or_default()));
+            call.correct(corrections.remove(&id).unwrap_or_default());
             call
         });
         Ok(calls.collect())
@@ -238,7 +254,7 @@ pub fn find(data_dir: &Path, id: RecordId) -> Result<Option<Call>, LedgerError> 
     let Some(at) = record.as_ref().map(|(at, _)| *at).or(held_at) else { return Ok(None) };
     let record = record.map(|(_, record)| record);
     let mut call = Call { id, at, record, original: None, corrections: Vec::new(), hold };
-    call.correct(in_order(corrections));
+    call.correct(corrections);
     Ok(Some(call))
 }
 

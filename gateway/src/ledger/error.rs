@@ -37,6 +37,14 @@ pub enum LedgerError {
         #[source]
         source: rusqlite::Error,
     },
+    /// The database that several replicas share cannot be used.
+    #[error("ledger.postgres.{field}: {what}")]
+    Postgres {
+        /// The setting below `ledger.postgres` that it is about.
+        field: &'static str,
+        /// What is wrong.
+        what: String,
+    },
     /// There is no ledger at this place.
     #[error("there is no ledger in {}", .0.display())]
     Missing(PathBuf),

@@ -15,7 +15,7 @@ use super::entry::JournalEntry;
 use super::line::Row;
 use super::rollup::Rollup;
 use super::segment::{self, Known};
-use super::store::{Store, StoreReader};
+use super::store::Store;
 use super::{LedgerError, recover};
 use crate::files::{DirectoryLock, LockError};
 
@@ -53,10 +53,10 @@ pub fn catch_up(data_dir: &Path) -> Result<(), LedgerError> {
     recover::read_all(data_dir, &mut Store::open(data_dir)?).map(drop)
 }
 
-/// What the journal has behind the store, added up.
-pub(crate) fn tail(data_dir: &Path, reader: &StoreReader) -> Result<Rollup, LedgerError> {
+/// What the journal has behind `known`, added up.
+pub(super) fn tail(data_dir: &Path, known: &Known) -> Result<Rollup, LedgerError> {
     let mut rollup = Rollup::default();
-    records(data_dir, &reader.known()?, |row| rollup.record(&row.fields()))?;
+    records(data_dir, known, |row| rollup.record(&row.fields()))?;
     Ok(rollup)
 }
 

@@ -1,6 +1,6 @@
 //! What of the journal may go: segments that are older than they are kept, and the oldest while all together take too much.
 //!
-//! **Invariant:** a segment goes only when it is over, the store has all of it and a seal names its end; when no call that is under way has
+//! **Invariant:** a segment goes only when it is over, every store has all of it and a seal names its end; when no call that is under way has
 //! its hold in it; and when it is older than the longest window that was charged, so that the store can be built again with every
 //! balance that counts. Before a segment goes it is written down that it does, in a seal where there are seals.
 
@@ -94,6 +94,9 @@ impl Ledger {
             let wanted = old.age <= keep.age && bytes <= keep.size;
             let settled = known.get(&old.name).is_some_and(|(offset, _)| *offset == old.bytes);
             let correction = segment::is_of(&old.name, correction::WHO) && old.age <= CORRECTED;
+            // Of what the database of several replicas has not got, nothing goes.
+            let is_shared = self.shared().is_none_or(|shared| shared.has(&old.name, old.bytes));
+            let settled = settled && is_shared;
             if wanted || !settled || correction || old.age <= needed || under_way.contains(&old.name) {
                 break;
             }
@@ -230,6 +233,18 @@ mod tests {
         assert_eq!(left(data.path(), None, Keep { size: 0, ..KEEP }), 1, "budgets by the month were charged");
         let all = Keep { age: SignedDuration::ZERO, size: 0 };
         assert_eq!(left(data.path(), None, all), 2, "and of the run before, a day ago and now");
+    }
+
+    #[test]
+    fn what_the_database_of_several_replicas_has_not_got_stays() {
+        let data = directory();
+        run(data.path(), None, Duration::from_secs(100 * 24 * HOUR));
+        let (ledger, _) = Ledger::open(data.path(), None, 1).unwrap();
+        ledger.share();
+        assert_eq!(ledger.try_retire(KEEP, Timestamp::now()).unwrap(), 0);
+        drop(ledger);
+        let (ledger, _) = Ledger::open(data.path(), None, 1).unwrap();
+        assert_eq!(ledger.try_retire(KEEP, Timestamp::now()).unwrap(), 1, "without one it goes");
     }
 
     #[test]

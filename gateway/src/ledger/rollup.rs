@@ -41,7 +41,7 @@ impl RollupSums {
         Self { requests, unpriced, bytes_in, bytes_out, cost, usage }
     }
 
-    fn add(&mut self, other: &Self) {
+    pub(crate) fn add(&mut self, other: &Self) {
         let Self { requests, unpriced, bytes_in, bytes_out, cost, usage } = self;
         let columns = [requests, unpriced, bytes_in, bytes_out, cost];
         for (sum, part) in columns.into_iter().zip(other.columns()) {

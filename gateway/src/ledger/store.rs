@@ -7,6 +7,7 @@
 
 mod commit;
 mod dimensions;
+mod grouped;
 mod ingest;
 mod schema;
 #[cfg(test)]
@@ -23,9 +24,13 @@ use jiff::{SignedDuration, Timestamp};
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 
 use dimensions::Dimensions;
+pub(crate) use dimensions::hash_of;
+pub(crate) use grouped::{Dialect, ERROR, GroupRow, Grouping, QUARTER, Summed};
 pub(crate) use ingest::{SegmentRange, Until};
 
+use super::dimension::Texts;
 use super::record::{Charge, RecordId};
+use super::rollup::RollupSums;
 use super::segment::Known;
 use super::{Balances, LONGEST_WINDOW, LedgerError};
 
@@ -260,6 +265,19 @@ impl StoreReader {
         run().map_err(|source| LedgerError::store(&self.path, source))
     }
 
+    /// Asks for sums, and hands every row to `each`.
+    pub(crate) fn grouped(
+        &self,
+        grouping: &Grouping,
+        summed: Summed,
+        mut each: impl FnMut(&GroupRow<'_>),
+    ) -> Result<(), LedgerError> {
+        self.query(&grouping.sql(Dialect::Sqlite, summed), &[], |row| {
+            each(&group(row, summed)?);
+            Ok(())
+        })
+    }
+
     /// How much of each segment is in the store.
     pub(crate) fn known(&self) -> Result<Known, LedgerError> {
         let mut known = Known::new();
@@ -294,6 +312,24 @@ impl StoreReader {
         })?;
         Ok(places)
     }
+}
+
+fn group<'a>(row: &'a rusqlite::Row<'_>, summed: Summed) -> rusqlite::Result<GroupRow<'a>> {
+    let mut texts = Texts::default();
+    for (index, text) in texts.iter_mut().enumerate() {
+        *text = row.get_ref(2 + index)?.as_str()?;
+    }
+    let mut next = 2 + texts.len();
+    let mut unit = "";
+    if summed == Summed::Usage {
+        unit = row.get_ref(next)?.as_str()?;
+        next += 1;
+    }
+    let mut sums = [0; RollupSums::COLUMNS.len()];
+    for (index, sum) in sums.iter_mut().take(summed.columns().len()).enumerate() {
+        *sum = row.get(next + index)?;
+    }
+    Ok(GroupRow { quarter: row.get(0)?, status: row.get(1)?, texts, unit, sums })
 }
 
 /// Read-only. Without anybody writing, and in a directory that cannot be written, SQLite cannot set up what readers of a

@@ -59,7 +59,7 @@ pub struct Verification {
 }
 
 impl Verification {
-    fn find(&mut self, file: impl Into<String>, line: Option<u64>, what: impl Into<String>) {
+    pub(super) fn find(&mut self, file: impl Into<String>, line: Option<u64>, what: impl Into<String>) {
         self.findings.push(Finding { file: file.into(), line, what: what.into() });
     }
 }

@@ -86,6 +86,8 @@ families! {
     REFUSED_BEFORE_IDENTITY: COUNTER "tollgate_refused_before_identity_total" ["reason"];
     /// 1 while calls can be written down, reports keep up, and new secrets can be used.
     LEDGER_UP: GAUGE "tollgate_ledger_up" ["part"];
+    /// Bytes of the journal that the database of several replicas has not got.
+    LEDGER_WAITING: GAUGE "tollgate_ledger_postgres_waiting_bytes" [];
     /// 1 while the configuration on disk is in force.
     CONFIG_UP: GAUGE "tollgate_config_up" [];
     /// The generation of the policy in force.

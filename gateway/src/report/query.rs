@@ -2,29 +2,21 @@
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
-use std::path::Path;
 
-use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use rusqlite::Row;
+use jiff::{SignedDuration, Timestamp};
 use tollgate_policy::caller::Identity;
 
 use super::{By, Query, Report, ReportLine, ReportTotals};
 use crate::ledger::amount::Unit;
 use crate::ledger::dimension::{Dimension, Texts};
 use crate::ledger::rollup::{RollupKey, RollupSums};
-use crate::ledger::store::StoreReader;
-use crate::ledger::{LedgerError, Outcome, UsageSource, tail};
+use crate::ledger::store::{ERROR, GroupRow, Grouping, QUARTER, Summed};
+use crate::ledger::{LedgerError, Outcome, ReportStore, UsageSource};
 
-/// From this status on an answer is an error.
-const ERROR: u16 = 400;
-/// Hours, days and months of every timezone in use begin at multiples of this many minutes since the epoch.
-const QUARTER: i64 = 15;
-
-/// Adds up what the ledger in `data_dir` has in the period, in whole minutes: that of `since` counts, and that of `until` if it lies in
-/// it. What the store has not taken in yet is read from the journal.
-pub fn report(data_dir: &Path, mut query: Query) -> Result<Report, LedgerError> {
-    let reader = StoreReader::open(data_dir)?;
+/// Adds up what the store and the journal behind it have in the period, in whole minutes: that of `since` counts, and that of `until` if it
+/// lies in it.
+pub fn report(store: &mut ReportStore, mut query: Query) -> Result<Report, LedgerError> {
     let minute = query.since.as_second().div_euclid(60);
     query.since = Timestamp::from_second(minute.saturating_mul(60)).unwrap_or(query.since);
     let mut lines: HashMap<Vec<String>, ReportTotals> = HashMap::new();
@@ -34,28 +26,20 @@ pub fn report(data_dir: &Path, mut query: Query) -> Result<Report, LedgerError> 
         let keys = query.by.iter().map(|by| group.key(*by, &query.timezone)).collect();
         lines.entry(keys).or_default().add(totals);
     };
-    let until = query.until.as_microsecond();
-    reader.query(&sums_of(&query.by), &[&minute, &until], |row| {
-        let group = Group::read(row)?;
-        let first = GROUP + Dimension::ALL.len();
-        let mut sums = [0; RollupSums::COLUMNS.len()];
-        for (index, sum) in sums.iter_mut().enumerate() {
-            *sum = row.get(first + index)?;
-        }
-        add(&group, &group.totals(sums));
-        Ok(())
+    let grouping = grouping(&query, minute);
+    store.grouped(&grouping, Summed::Counts, |row| {
+        let group = Group::read(row);
+        add(&group, &group.totals(row.sums));
     })?;
-    reader.query(&usage_of(&query.by), &[&minute, &until], |row| {
-        let first = GROUP + Dimension::ALL.len();
+    store.grouped(&grouping, Summed::Usage, |row| {
         let mut used = ReportTotals::default();
-        if let Unit(Some(unit)) = row.get_ref(first)?.as_str()?.into() {
-            used.usage.add(unit, row.get::<_, i64>(first + 1)?.into());
+        if let Unit(Some(unit)) = row.unit.into() {
+            used.usage.add(unit, row.sums[0].into());
         }
-        add(&Group::read(row)?, &used);
-        Ok(())
+        add(&Group::read(row), &used);
     })?;
-    let tail = tail(data_dir, &reader)?;
-    let is_in = |key: &RollupKey<'_>| key.minute >= minute && key.minute.saturating_mul(60_000_000) < until;
+    let tail = store.tail()?;
+    let is_in = |key: &RollupKey<'_>| key.minute >= grouping.since && key.minute < grouping.until;
     for (key, sums) in &tail.sums {
         let Some(key) = RollupKey::decode(key).filter(is_in) else { continue };
         let group = Group::of(&key);
@@ -73,40 +57,38 @@ pub fn report(data_dir: &Path, mut query: Query) -> Result<Report, LedgerError> 
     Ok(Report { query, lines, total })
 }
 
+fn grouping(query: &Query, since: i64) -> Grouping {
+    let by_time = query.by.iter().any(|by| by.is_time());
+    let micros = query.until.as_microsecond();
+    Grouping {
+        by_time,
+        by_status: query.by.contains(&By::Status),
+        by_whole_hours: !by_time || has_whole_hours(query),
+        since,
+        until: micros.div_euclid(60_000_000) + i64::from(micros.rem_euclid(60_000_000) > 0),
+    }
+}
+
+/// Whether hours begin on the wall clock when they begin in UTC, all through the period.
+fn has_whole_hours(query: &Query) -> bool {
+    let is_whole = |at: Timestamp| query.timezone.to_offset(at).seconds().rem_euclid(3_600) == 0;
+    // A clock that is put forward or back stays so for weeks.
+    const STEP: SignedDuration = SignedDuration::from_hours(7 * 24);
+    let mut at = query.since;
+    while at < query.until {
+        if !is_whole(at) {
+            return false;
+        }
+        at = at.saturating_add(STEP).unwrap_or(query.until);
+    }
+    is_whole(query.until)
+}
+
 /// The hours, days and months of a line, so that they sort as time passes: an hour that the clock repeats comes after its namesake.
 fn times(by: &[By], keys: &[String]) -> Vec<(Timestamp, String)> {
     let timed = by.iter().zip(keys).filter(|(by, _)| by.is_time());
     timed.map(|(_, key)| (key.parse().unwrap_or_default(), key.clone())).collect()
 }
-
-fn sums_of(by: &[By]) -> String {
-    let sums = RollupSums::COLUMNS.map(|sum| format!("sum({sum}) AS {sum}")).join(", ");
-    grouped(by, "sums", &sums, &RollupSums::COLUMNS)
-}
-
-fn usage_of(by: &[By]) -> String {
-    grouped(by, "usage", "unit, sum(amount) AS amount", &["unit", "amount"])
-}
-
-/// The rows of a table of the store, added up by what a [`Group`] is: that, and then `columns`.
-fn grouped(by: &[By], table: &str, sums: &str, columns: &[&str]) -> String {
-    let by_time = by.iter().any(|by| by.is_time());
-    let quarter = if by_time { format!("minute / {QUARTER}") } else { "0".to_owned() };
-    let is_error = format!("CASE WHEN status >= {ERROR} THEN {ERROR} ELSE 0 END");
-    let status = if by.contains(&By::Status) { "status" } else { &is_error };
-    let unit = if columns.contains(&"unit") { ", unit" } else { "" };
-    format!(
-        "SELECT g.quarter, g.status, {}, {}
-         FROM (SELECT dimensions, {quarter} AS quarter, {status} AS status, {sums}
-               FROM {table} WHERE minute >= ?1 AND minute * 60000000 < ?2 GROUP BY 1, 2, 3{unit}) g
-         JOIN dimensions d ON d.id = g.dimensions",
-        Dimension::ALL.map(|dimension| format!("d.{}", dimension.column())).join(", "),
-        columns.iter().map(|column| format!("g.{column}")).collect::<Vec<_>>().join(", "),
-    )
-}
-
-/// Columns before the dimensions.
-const GROUP: usize = 2;
 
 /// All records of one combination of texts, in one quarter of an hour where that matters.
 struct Group<'a> {
@@ -116,12 +98,8 @@ struct Group<'a> {
 }
 
 impl<'a> Group<'a> {
-    fn read(row: &'a Row<'_>) -> rusqlite::Result<Self> {
-        let mut texts = Texts::default();
-        for (index, text) in texts.iter_mut().enumerate() {
-            *text = row.get_ref(GROUP + index)?.as_str()?;
-        }
-        Ok(Self { quarter: row.get(0)?, status: row.get(1)?, texts })
+    fn read(row: &GroupRow<'a>) -> Self {
+        Self { quarter: row.quarter, status: u16::try_from(row.status).unwrap_or_default(), texts: row.texts }
     }
 
     fn of(key: &RollupKey<'a>) -> Self {

@@ -7,7 +7,7 @@ use tollgate_policy::price::{Item, NanoUsd};
 
 use super::*;
 use crate::ledger::samples::{directory, hold, record};
-use crate::ledger::{Bounded, Ledger, Outcome, Record, RecordId, UsageSource};
+use crate::ledger::{Bounded, Ledger, Outcome, Record, RecordId, ReportStore, UsageSource};
 use crate::table::Page;
 
 fn ledger_of(data_dir: &Path, records: &[Record]) {
@@ -24,7 +24,7 @@ fn ask(data_dir: &Path, by: &str) -> Report {
     let until = "2027-01-01T00:00:00Z".parse().unwrap();
     let query =
         Query { by, since: Timestamp::UNIX_EPOCH, until, timezone: TimeZone::get("Europe/Berlin").unwrap() };
-    report(data_dir, query).unwrap()
+    report(&mut ReportStore::own(data_dir).unwrap(), query).unwrap()
 }
 
 fn at(text: &str) -> Record {

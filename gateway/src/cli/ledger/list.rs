@@ -49,10 +49,10 @@ pub(super) fn run(args: &ListArgs) -> anyhow::Result<()> {
     let since = instant(&args.since, &TimeZone::UTC, Timestamp::now()).context("--since")?;
     let asked = [(args.estimated, UsageSource::Estimated), (args.presumed, UsageSource::Presumed)];
     let sources: Vec<_> = asked.into_iter().filter(|(asked, _)| *asked).map(|(_, source)| source).collect();
-    let data_dir = args.location.data_dir()?;
+    let (data_dir, shared) = (args.location.data_dir()?, args.location.shared()?);
     let calls = slow_notice::with("still reading the journal", complain, || {
         written(&data_dir);
-        list(&data_dir, since, &sources)
+        list(&data_dir, shared.as_ref(), since, &sources)
     })?;
     output::print("the list", |out| match args.format {
         Format::Table => write_table(&calls, out, Page::stdout()),

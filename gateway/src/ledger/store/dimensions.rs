@@ -35,13 +35,18 @@ impl Dimensions {
     }
 }
 
-fn find_or_insert(connection: &Connection, texts: &Texts<'_>) -> rusqlite::Result<i64> {
+/// What a store tells these texts from others by.
+pub(crate) fn hash_of(texts: &Texts<'_>) -> digest::Digest {
     let mut hash = digest::Context::new(&digest::SHA256);
     for text in texts {
         hash.update(&(text.len() as u64).to_be_bytes());
         hash.update(text.as_bytes());
     }
-    let hash = hash.finish();
+    hash.finish()
+}
+
+fn find_or_insert(connection: &Connection, texts: &Texts<'_>) -> rusqlite::Result<i64> {
+    let hash = hash_of(texts);
     let found = connection
         .prepare_cached("SELECT id FROM dimensions WHERE hash = ?1")?
         .query_row([hash.as_ref()], |row| row.get(0))

@@ -1,0 +1,23 @@
+//! The database that several replicas share: every call of each, and what they add up to, so that reports see all of them.
+//!
+//! Each replica has its own journal and its own store, which its limits go by. A thread takes the journal into the database as well, as far
+//! as the store has it. Rows say which replica they are of.
+//!
+//! **Invariant:** no call and no start waits for the database. A record counts there once, however often it is taken in.
+
+mod commit;
+mod keeper;
+mod read;
+mod schema;
+mod session;
+mod settings;
+mod stretch;
+mod tls;
+mod witness;
+
+pub(crate) use keeper::replay;
+pub use keeper::{SharedKeeper, SharedProgress};
+pub use read::{ReplicaState, SharedReader};
+pub use session::PostgresServer;
+pub use settings::PostgresSettings;
+pub use witness::witness;

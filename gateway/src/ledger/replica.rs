@@ -1,0 +1,69 @@
+//! Which replica a ledger is of: an id that its data directory keeps, so that what several of them write to one store stays apart.
+//!
+//! **Invariant:** the id goes with the journal. A data directory that is lost or copied elsewhere takes nothing for its own that it has not.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::LedgerError;
+use super::record::RecordId;
+
+/// Where Linux says what this machine, or this pod, is called.
+const HOST_NAME: &str = "/proc/sys/kernel/hostname";
+
+fn path(data_dir: &Path) -> PathBuf {
+    data_dir.join("replica")
+}
+
+/// The id of a data directory; `None` where nothing was ever written to a store of several.
+pub(crate) fn id(data_dir: &Path) -> Result<Option<RecordId>, LedgerError> {
+    let path = path(data_dir);
+    let failed = |source| LedgerError::file("reading", &path, source);
+    let text = match fs::read_to_string(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        read => read.map_err(failed)?,
+    };
+    let id =
+        text.trim().parse().map_err(|error| failed(io::Error::new(io::ErrorKind::InvalidData, error)))?;
+    Ok(Some(id))
+}
+
+/// The same, made if there is none.
+pub(crate) fn id_or_new(data_dir: &Path) -> Result<RecordId, LedgerError> {
+    if let Some(id) = id(data_dir)? {
+        return Ok(id);
+    }
+    let (path, id) = (path(data_dir), RecordId::new());
+    crate::files::write_private(&path, format!("{id}\n").as_bytes())
+        .map_err(|source| LedgerError::file("creating", &path, source))?;
+    Ok(id)
+}
+
+/// What people call it: as the settings say, else what the machine is called.
+pub(crate) fn name(set: Option<&str>) -> String {
+    let host = || fs::read_to_string(HOST_NAME).unwrap_or_default().trim().to_owned();
+    set.map_or_else(host, str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_data_directory_keeps_its_id_and_another_one_has_another() {
+        let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        assert_eq!(id(one.path()).unwrap(), None);
+        let made = id_or_new(one.path()).unwrap();
+        assert_eq!((id(one.path()).unwrap(), id_or_new(one.path()).unwrap()), (Some(made), made));
+        assert_ne!(id_or_new(other.path()).unwrap(), made);
+        fs::write(path(one.path()), "nonsense").unwrap();
+        assert!(id_or_new(one.path()).is_err(), "what is damaged is not replaced");
+    }
+
+    #[test]
+    fn a_name_that_is_set_stands_before_that_of_the_machine() {
+        assert_eq!(name(Some("blue")), "blue");
+        assert_ne!(name(None), "");
+    }
+}
