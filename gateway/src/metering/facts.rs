@@ -45,6 +45,8 @@ struct Marks {
     has_members: bool,
     usage: UsageMark,
     cap: CapMark,
+    /// Where the model's name stands, with its quotes.
+    model: Option<Range<usize>>,
 }
 
 /// How the option that forces usage is set.
@@ -110,8 +112,14 @@ impl ReadBody {
         !matches!(self.marks.usage, UsageMark::Leave)
     }
 
-    /// What to change: usage is forced, and the cap (tokens for each choice) is written where the body names none.
-    pub fn edits(&self, output_cap: Option<u64>) -> Edits {
+    /// Whether the model stands in the body, where it can be changed.
+    pub fn names_model(&self) -> bool {
+        self.marks.model.is_some()
+    }
+
+    /// What to change: usage is forced, the cap (tokens for each choice) is written where the body names none, and `model` in place of the
+    /// one that it names.
+    pub fn edits(&self, output_cap: Option<u64>, model: Option<&str>) -> Edits {
         let mut inserted = Vec::new();
         let mut edits = Vec::new();
         match &self.marks.usage {
@@ -123,6 +131,9 @@ impl ReadBody {
             (CapMark::Insert(name), Some(cap)) => inserted.push(format!("\"{name}\":{cap}")),
             (CapMark::Replace(range), Some(cap)) => edits.push((range.clone(), cap.to_string())),
             _ => {}
+        }
+        if let (Some(range), Some(model)) = (&self.marks.model, model) {
+            edits.push((range.clone(), serde_json::Value::from(model).to_string()));
         }
         if !inserted.is_empty() {
             let comma = if self.marks.has_members { "," } else { "" };

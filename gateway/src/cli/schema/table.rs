@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use super::{Definitions, SETTINGS, referred};
 
 /// The tables there are: a kind, or a field of one whose fields have a table of their own.
-const TABLES: [&str; 11] = [
+const TABLES: [&str; 12] = [
     "Destination",
     "SecretStore",
     "SecretStore.vault",
@@ -13,6 +13,7 @@ const TABLES: [&str; 11] = [
     "Credential.mint",
     "Grant",
     "Grant.limits",
+    "Budget",
     "Approval",
     "SourcePool",
     "Boundary",
