@@ -49,7 +49,7 @@ pub(crate) use credential::{
 pub(crate) use destination::{
     ApprovalWord, DestinationSpec, HttpWord, OriginateWord, ProtocolWord, ScrubWord,
 };
-pub(crate) use field::{Address, Instant, List};
+pub(crate) use field::{Address, Instant, List, Percent};
 pub use field::{Interval, MOST_ELEMENTS};
 pub use from::MOST_KEYS;
 pub(crate) use from::{FromSpec, Froms, Weight};

@@ -9,7 +9,9 @@ use std::sync::Arc;
 use super::own::{callers_of, check_allowed, check_selector};
 use super::{Compiler, Environment, Scope};
 use crate::limit::{OnExhausted, Owner};
-use crate::model::{AppliesTo, BudgetSpec, CallSelectorSpec, DowngradeSpec, List, OnExhaustedSpec, Resource};
+use crate::model::{
+    AppliesTo, BudgetSpec, CallSelectorSpec, DowngradeSpec, List, OnExhaustedSpec, Percent, Resource,
+};
 use crate::name::{Name, Reference, ResourceId};
 use crate::pattern::{CallerPattern, OneOrAny, ServiceAccountPattern};
 use crate::resource::{Budget, CallSelector};
@@ -141,15 +143,15 @@ fn on_exhausted(written: Option<&OnExhaustedSpec>, scope: &mut Scope<'_>) -> OnE
 }
 
 /// Percents in their order, each once.
-fn thresholds(written: &List<u8>, scope: &mut Scope<'_>) -> Box<[u8]> {
+fn thresholds(written: &List<Percent>, scope: &mut Scope<'_>) -> Box<[u8]> {
     if written.written().is_none() {
         return Box::new(USUAL_THRESHOLDS);
     }
-    for (index, _) in written.iter().filter(|(_, percent)| !(1..=100).contains(*percent)) {
+    for (index, _) in written.iter().filter(|(_, percent)| !(1..=100).contains(&percent.0)) {
         let message = "a threshold is a percent of the amount, from 1 to 100";
         scope.problem(&format!("spec.thresholds[{index}]"), message);
     }
-    super::grant::sorted(written.values().copied().collect()).into()
+    super::grant::sorted(written.values().map(|percent| percent.0).collect()).into()
 }
 
 fn every_call(scope: &Scope<'_>, environment: &Environment) -> CallSelector {

@@ -8,7 +8,7 @@ use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::allowed::{AllowedNamespaces, SelectorSpec};
-use super::field::{Instant, List, Money};
+use super::field::{Instant, List, Money, Percent};
 use super::grant::{CallerSpec, LimitSpec};
 use crate::limit::{LimitKey, Per};
 use crate::name::{Name, Reference};
@@ -31,7 +31,7 @@ pub(crate) struct BudgetSpec {
     pub(crate) on_exhausted: Option<OnExhaustedSpec>,
     /// Percents of an amount, 1 to 100. Once so much of one is used, it is told: see [thresholds](../gateway/README.md#thresholds-of-budgets).
     /// Without it 50, 80 and 100.
-    pub(crate) thresholds: List<u8>,
+    pub(crate) thresholds: List<Percent>,
     /// For a time, amounts are more.
     pub(crate) raises: List<RaiseSpec>,
     /// The namespaces whose Budgets may name this one as their `parent`, besides its own: `All`, or some. See
