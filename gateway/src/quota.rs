@@ -82,10 +82,13 @@ pub struct LimitUsage {
     pub held: u64,
 }
 
+/// By the address of the grant, which cannot be another's while it is kept alive here.
+type GrantPlans = Map<usize, (Arc<Grant>, Arc<Plan>)>;
+
 #[derive(Debug, Default)]
 struct CellTable {
-    /// By the address of the grant, which cannot be another's while it is kept alive here.
-    plans: Map<usize, (Arc<Grant>, Arc<Plan>)>,
+    /// Those of the policy's own grants.
+    plans: GrantPlans,
     /// Those that were not known when the table was made.
     more: Arc<MorePlans>,
     registry: Registry,
@@ -93,10 +96,10 @@ struct CellTable {
 
 /// Plans of grants as some callers have them, held to budgets besides, and of those of an earlier policy: by address, as the others.
 #[derive(Debug, Default)]
-struct MorePlans([RwLock<Map<usize, (Arc<Grant>, Arc<Plan>)>>; 16]);
+struct MorePlans([RwLock<GrantPlans>; 16]);
 
 impl MorePlans {
-    fn of(&self, address: usize) -> &RwLock<Map<usize, (Arc<Grant>, Arc<Plan>)>> {
+    fn of(&self, address: usize) -> &RwLock<GrantPlans> {
         // The lowest bits of an address say how it is aligned.
         &self.0[(address >> 6) % self.0.len()]
     }

@@ -194,6 +194,7 @@ fn plural(words: &str) -> String {
     match words {
         "text" => words.to_owned(),
         _ if words.starts_with('`') => words.to_owned(),
+        _ if words.starts_with("whole number") => words.replacen("number", "numbers", 1),
         _ if words.contains("mapping") => words.replace("mapping", "mappings"),
         _ if words.ends_with("address") => format!("{words}es"),
         _ => format!("{words}s"),
