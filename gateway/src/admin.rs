@@ -157,12 +157,15 @@ impl Admin {
                 Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, &format!("{error}\n")),
             },
             "/debug/snapshot" => typed(StatusCode::OK, JSON, self.views.snapshot().to_string()),
+            "/debug/budgets" => {
+                typed(StatusCode::OK, JSON, serde_json::json!(self.views.budgets()).to_string())
+            }
             "/debug/credentials" => {
                 typed(StatusCode::OK, JSON, serde_json::json!(self.views.credentials()).to_string())
             }
             _ => text(
                 StatusCode::NOT_FOUND,
-                "/healthz /readyz /metrics /debug/snapshot /debug/credentials, POST /credentials/NAME/refresh\n",
+                "/healthz /readyz /metrics /debug/snapshot /debug/credentials /debug/budgets, POST /credentials/NAME/refresh\n",
             ),
         }
     }

@@ -209,6 +209,7 @@ impl App {
         let shared = Arc::clone(&self.shared);
         shared.trust.tokens().keep(self.control.handle(), &dialable(shared.rules.clone()));
         self.control.spawn(look_at_sources(Arc::clone(&shared)));
+        self.control.spawn(crate::budgets::watch(Arc::clone(&shared)));
         self.control.spawn(async move { reload.watch(&shared).await });
         Ok(views)
     }

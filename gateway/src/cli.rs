@@ -1,8 +1,10 @@
 //! The command line.
 
 mod access;
+mod admin;
 mod audit;
 mod authority;
+mod budget;
 mod ca;
 mod calls;
 mod check;
@@ -55,6 +57,8 @@ enum Command {
     Calls(calls::CallsArgs),
     /// Who used what, for how much
     Report(report::ReportArgs),
+    /// How much of budgets is used
+    Budget(budget::BudgetArgs),
     /// What models cost, by the catalog
     Prices(prices::PricesArgs),
     /// Look after credentials
@@ -92,6 +96,7 @@ pub fn main() -> ExitCode {
         Command::Access(args) => access::run(&args),
         Command::Calls(args) => calls::run(&args),
         Command::Report(args) => report::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Budget(args) => budget::run(&args),
         Command::Prices(args) => prices::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Credential(args) => credential::run(args),
         Command::Source(args) => source::run(&args),

@@ -7,6 +7,7 @@ mod admin;
 mod app;
 mod attempt;
 mod audit;
+mod budgets;
 mod caller_body;
 mod caller_usage;
 pub mod cli;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use prometheus::proto::{Bucket, Histogram};
 use tollgate_policy::denial::Reason;
-use tollgate_policy::limit::Unit;
+use tollgate_policy::limit::{Owner, Unit};
 use tollgate_policy::name::{Name, ResourceId};
 use tollgate_secrets::{CredentialStatus, Health, IssuerHealth, StoreHealth};
 
@@ -193,6 +193,12 @@ impl Scrape<'_> {
         amounts(&families::LIMIT_AMOUNT, |usage| usage.amount);
         amounts(&families::LIMIT_SPENT, |usage| usage.spent);
         amounts(&families::LIMIT_HELD, |usage| usage.held);
+        let budgets = self.limits.iter().filter_map(|usage| {
+            let Owner::Budget(budget) = &usage.owner else { return None };
+            let used = usage.spent.saturating_add(usage.held) as f64 / usage.amount.max(1) as f64;
+            Some(([budget.to_string(), usage.limit.to_string(), usage.key.to_string()].map(Cow::Owned), used))
+        });
+        page.show(&families::BUDGET_USED, budgets);
     }
 
     fn cluster(&self, page: &mut MetricsPage) {

@@ -8,7 +8,7 @@
 //!
 //! Lacks on purpose: a clock for the windows, any knowledge of prices, and the ledger. Rates start full after a restart.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
@@ -82,11 +82,27 @@ pub struct LimitUsage {
     pub held: u64,
 }
 
+/// By the address of the grant, which cannot be another's while it is kept alive here.
+type GrantPlans = Map<usize, (Arc<Grant>, Arc<Plan>)>;
+
 #[derive(Debug, Default)]
 struct CellTable {
-    /// By the address of the grant, which cannot be another's while it is kept alive here.
-    plans: Map<usize, (Arc<Grant>, Arc<Plan>)>,
+    /// Those of the policy's own grants.
+    plans: GrantPlans,
+    /// Those that were not known when the table was made.
+    more: Arc<MorePlans>,
     registry: Registry,
+}
+
+/// Plans of grants as some callers have them, held to budgets besides, and of those of an earlier policy: by address, as the others.
+#[derive(Debug, Default)]
+struct MorePlans([RwLock<GrantPlans>; 16]);
+
+impl MorePlans {
+    fn of(&self, address: usize) -> &RwLock<GrantPlans> {
+        // The lowest bits of an address say how it is aligned.
+        &self.0[(address >> 6) % self.0.len()]
+    }
 }
 
 impl Demand {
@@ -115,15 +131,22 @@ impl Quota {
         self.adopt(policy, Timestamp::now());
     }
 
-    /// Reserves what the call may use in every limit of the permit's grant, or nothing. A refusal says how the limit stands: it is one of
-    /// the caller's own grant, and answers tell what is left of it.
-    pub fn hold(&self, permit: &Permit, demand: &Demand, now: Timestamp) -> Result<Hold, Denial> {
+    /// Reserves what the call may use in every limit of the permit's grant and of its budgets, or nothing. A refusal says how the limit
+    /// stands: it is one that the caller is held to, and answers tell what is left of it.
+    /// `model` is what the call asks for: some budgets are gone past with one.
+    pub fn hold(
+        &self,
+        permit: &Permit,
+        model: Option<&str>,
+        demand: &Demand,
+        now: Timestamp,
+    ) -> Result<Hold, Denial> {
         let grant = permit.grant();
         let keys = Keys::of(permit.caller().id());
         let table = self.table.load();
         match table.plans.get(&address(grant)) {
-            Some((_, plan)) => Hold::take(plan, &keys, demand, now),
-            None => Hold::take(&self.plan(&grant.limits), &keys, demand, now),
+            Some((_, plan)) => Hold::take(plan, (&keys, model), demand, now),
+            None => Hold::take(&self.more(&table, grant), (&keys, model), demand, now),
         }
     }
 
@@ -134,7 +157,7 @@ impl Quota {
         let table = self.table.load();
         match table.plans.get(&address(grant)) {
             Some((_, plan)) => Hold::nothing(plan, &keys, now),
-            None => Hold::nothing(&self.plan(&grant.limits), &keys, now),
+            None => Hold::nothing(&self.more(&table, grant), &keys, now),
         }
     }
 
@@ -145,7 +168,7 @@ impl Quota {
     /// As [`Quota::hold`].
     pub fn extend(&self, hold: &mut Hold, piece: &Demand, now: Timestamp) -> Result<(), Denial> {
         let table = self.table.load();
-        hold.extend(piece, |limit| table.registry.amount(limit), now)
+        hold.extend(piece, |limit| table.registry.amount(limit, now), now)
     }
 
     /// Looks whether some of these grants, one of which will decide, still has something of every limit: `budget_exhausted` where none has.
@@ -164,8 +187,11 @@ impl Quota {
         let table = self.table.load();
         let mut exhausted = None;
         for grant in grants {
-            let Some((_, plan)) = table.plans.get(&address(grant)) else { return Ok(()) };
-            match hold::exhausted(plan, &keys, least, now) {
+            let looked = match table.plans.get(&address(grant)) {
+                Some((_, plan)) => hold::exhausted(plan, &keys, least, now),
+                None => hold::exhausted(&self.more(&table, grant), &keys, least, now),
+            };
+            match looked {
                 Some(denial) => exhausted = Some(denial),
                 None => return Ok(()),
             }
@@ -188,24 +214,36 @@ impl Quota {
 
     fn adopt(&self, policy: &Policy, now: Timestamp) {
         let _writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        let limits = policy.grants().flat_map(|grant| &grant.limits);
+        let of_budgets = policy.budgets().flat_map(|budget| &budget.limits);
+        let limits = policy.grants().flat_map(|grant| &grant.limits).chain(of_budgets);
         let mut registry = self.table.load().registry.next(limits, now);
         let plan = |grant: &Arc<Grant>| {
             (address(grant), (Arc::clone(grant), Arc::new(registry.plan(&grant.limits))))
         };
         let plans = policy.grants().map(plan).collect();
-        self.table.store(Arc::new(CellTable { plans, registry }));
+        self.table.store(Arc::new(CellTable { plans, more: Arc::default(), registry }));
     }
 
-    /// The plan of a grant that is not the table's: a call that was admitted under another generation of the policy. Its limits
-    /// count where those of the same ids do.
+    /// The plan of a grant that is not among the policy's own: one that a caller has with budgets, or of another generation of the policy.
+    fn more(&self, table: &CellTable, grant: &Arc<Grant>) -> Arc<Plan> {
+        let plans = table.more.of(address(grant));
+        if let Some((_, plan)) = plans.read().unwrap_or_else(PoisonError::into_inner).get(&address(grant)) {
+            return Arc::clone(plan);
+        }
+        let plan = self.plan(&grant.limits);
+        let mut plans = plans.write().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(&plans.entry(address(grant)).or_insert_with(|| (Arc::clone(grant), plan)).1)
+    }
+
+    /// A plan of these limits, which count where those of the same ids do.
     fn plan(&self, limits: &[Limit]) -> Arc<Plan> {
         let _writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         let old = self.table.load();
         let mut registry = old.registry.clone();
         let plan = Arc::new(registry.plan(limits));
         if registry.len() > old.registry.len() {
-            self.table.store(Arc::new(CellTable { plans: old.plans.clone(), registry }));
+            let (plans, more) = (old.plans.clone(), Arc::clone(&old.more));
+            self.table.store(Arc::new(CellTable { plans, more, registry }));
         }
         plan
     }

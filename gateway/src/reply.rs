@@ -262,7 +262,7 @@ mod tests {
     use http::HeaderMap;
     use http::header::WWW_AUTHENTICATE;
     use serde_json::{Value, json};
-    use tollgate_policy::limit::{Limit, LimitKey, LimitKind, LimitState, Owner, Unit, Usage};
+    use tollgate_policy::limit::{Limit, LimitKey, LimitKind, LimitState, OnExhausted, Owner, Unit, Usage};
 
     use super::*;
 
@@ -288,6 +288,8 @@ mod tests {
             amount: 100,
             kind: LimitKind::Concurrent,
             key: LimitKey::Shared,
+            on_exhausted: OnExhausted::Deny,
+            raises: std::sync::Arc::default(),
         };
         let state = LimitState::new(&limit, Usage { spent: 90, held: 5 }, 20);
         let state = state.resets_in(Some(Duration::from_millis(1_200)));

@@ -95,8 +95,8 @@ async fn forward(
     let mut template = Template::new(head, &call.permit, now)?;
 
     faults.at(Stage::Hold);
-    let hold = core.shared.quota.hold(&call.permit, &call.demand(), now);
-    account.hold(hold.map_err(|denial| call.explained(denial))?);
+    let (call, hold) = body.held(call, &core.shared.quota, (&snapshot.policy, context.grants()), now)?;
+    account.hold(&call, hold);
     template.carry(body.render(&call, core.shared.limits.least()), &call.permit);
     account.journal_hold()?;
 

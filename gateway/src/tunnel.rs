@@ -115,7 +115,7 @@ async fn connect(
     let call = PermittedCall::passed_through(admission.permit(&Facts::default(), now)?);
     account.permitted(&call);
 
-    account.hold(shared.quota.hold(&call.permit, &call.demand(), Timestamp::now())?);
+    account.hold(&call, shared.quota.hold(&call.permit, None, &call.demand(), Timestamp::now())?);
     account.journal_hold()?;
     account.written().await?;
 

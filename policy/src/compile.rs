@@ -21,6 +21,7 @@ use crate::target::GatewayName;
 mod approval;
 mod boundary;
 mod broken;
+mod budget;
 mod caller;
 mod certificate;
 mod credential;
@@ -36,6 +37,7 @@ mod own;
 mod place;
 mod placement;
 mod proxy;
+mod raise;
 mod resilience;
 mod source_pool;
 mod store;
@@ -125,6 +127,8 @@ pub enum Denied {
     Grant(ResourceId),
     /// All calls that the callers of this grant make of its destination; where some of it cannot be read, all that it may mean.
     Callers(ResourceId),
+    /// The calls that are held to this budget; where some of it cannot be read, all that it may mean.
+    Budget(ResourceId),
 }
 
 impl fmt::Display for Denied {
@@ -133,6 +137,7 @@ impl fmt::Display for Denied {
             Self::Destination(id) => write!(f, "Destination/{id}"),
             Self::Grant(id) => write!(f, "Grant/{id}"),
             Self::Callers(id) => write!(f, "callers of Grant/{id}"),
+            Self::Budget(id) => write!(f, "calls held to Budget/{id}"),
         }
     }
 }
@@ -330,6 +335,7 @@ impl<'a> Compiler<'a> {
         self.check_bound();
         self.check_certificates();
         self.grants();
+        self.budgets();
         self.approvals();
         self.problems.sort();
         self.problems.dedup();

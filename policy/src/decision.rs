@@ -14,7 +14,7 @@ use crate::dialect::{Catalog, Endpoint};
 use crate::operation::{HttpRequest, Operation};
 use crate::pattern::CallerPattern;
 use crate::price::{Image, Item, NanoUsd, Price};
-use crate::resource::{Block, CallerIndex, Credential, Destination, Grant, Scrub, SigV4};
+use crate::resource::{Block, BudgetIndex, CallerIndex, Credential, Destination, Grant, Scrub, SigV4};
 use crate::target::{Target, TunnelEnd};
 
 mod action;
@@ -141,11 +141,16 @@ pub enum Priced {
 
 impl CallerGrants {
     /// `blocks` are those that deny the caller something.
-    pub(crate) fn new(caller: &Caller, grants: &CallerIndex<Grant>, blocks: Arc<[Arc<Block>]>) -> Self {
+    pub(crate) fn new(
+        caller: &Caller,
+        (grants, budgets): (&CallerIndex<Grant>, &BudgetIndex),
+        blocks: Arc<[Arc<Block>]>,
+    ) -> Self {
         let grants = grants.naming(caller.id());
         let mut held: Vec<CallerGrant> =
             grants.map(|(grant, via)| CallerGrant { via, grant: Arc::clone(grant) }).collect();
         held.sort_by(|a, b| (a.via(), &a.grant.name).cmp(&(b.via(), &b.grant.name)));
+        budgets.hold(caller.id(), held.iter_mut().map(|held| &mut held.grant));
         Self { caller: caller.clone(), held: held.into(), blocks }
     }
 
@@ -369,6 +374,29 @@ impl Permit {
     /// What the call is charged by.
     pub fn price(&self) -> &Priced {
         &self.price
+    }
+
+    pub(crate) fn instead(
+        &self,
+        grants: &CallerGrants,
+        facts: &Facts,
+        prices: (&Catalog, Timestamp),
+    ) -> Option<Self> {
+        let call = Call::again(self.target.destination(), &self.operation, self.endpoint.as_ref());
+        let candidates = Candidates::of(grants, &call).ok()?;
+        let (grant, price) = candidates.decide(grants, &call, Requested::of(facts), prices).ok()?;
+        if !Arc::ptr_eq(grant, &self.grant) || facts.actions != self.actions {
+            return None;
+        }
+        Some(Self {
+            caller: self.caller.clone(),
+            target: self.target.clone(),
+            operation: self.operation.clone(),
+            grant: Arc::clone(grant),
+            endpoint: self.endpoint.clone(),
+            price,
+            actions: self.actions.clone(),
+        })
     }
 
     pub(crate) fn is_renewed_by(

@@ -7,12 +7,13 @@
 //!
 //! Lacks on purpose: a clock, locks, and the rates per second, minute and hour, which are the gateway's `governor`.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::SignedDuration;
 use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -43,6 +44,31 @@ pub struct Limit {
     pub kind: LimitKind,
     /// Whose calls share one count.
     pub key: LimitKey,
+    /// What becomes of a call for which not enough is left.
+    pub on_exhausted: OnExhausted,
+    /// By how much the amount is more for a time.
+    pub raises: Arc<[Raise]>,
+}
+
+/// What becomes of a call for which a limit has not enough left.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum OnExhausted {
+    /// It is refused.
+    #[default]
+    Deny,
+    /// It goes on past the amount, and is marked.
+    Flag,
+    /// It goes on past the amount, with this model in place of the one that it asks for. What cannot be had so is refused.
+    Downgrade(Arc<str>),
+}
+
+/// For a time the amount is more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Raise {
+    /// By so much, in the unit's own measure.
+    pub by: u64,
+    /// Until then, and no longer.
+    pub until: Timestamp,
 }
 
 /// How a limit counts.
@@ -127,6 +153,22 @@ pub enum LimitKey {
     Namespace,
     /// Each SPIFFE id by itself.
     Caller,
+}
+
+impl Limit {
+    /// The cap at an instant.
+    pub fn amount_at(&self, now: Timestamp) -> u64 {
+        let raised = self.raises.iter().filter(|raise| now < raise.until);
+        raised.fold(self.amount, |amount, raise| amount.saturating_add(raise.by))
+    }
+
+    /// The limit as it is at an instant: its amount is that of then.
+    pub fn at(&self, now: Timestamp) -> Cow<'_, Self> {
+        match self.amount_at(now) {
+            amount if amount == self.amount => Cow::Borrowed(self),
+            amount => Cow::Owned(Self { amount, ..self.clone() }),
+        }
+    }
 }
 
 impl Window {

@@ -15,6 +15,7 @@ use crate::name::{Name, ResourceId};
 mod allowed;
 mod approval;
 mod boundary;
+mod budget;
 mod credential;
 mod destination;
 mod field;
@@ -40,6 +41,7 @@ pub(crate) use allowed::{
 };
 pub(crate) use approval::ApprovalSpec;
 pub(crate) use boundary::{BoundarySpec, read_boundaries};
+pub(crate) use budget::{AppliesTo, BudgetSpec, CallSelectorSpec, DowngradeSpec, OnExhaustedSpec, RaiseSpec};
 pub(crate) use credential::{
     ClientCertificateSpec, CredentialSpec, HmacSpec, HmacWord, InjectSpec, Injections, KeyEncodingWord,
     SigV4Spec, SignatureWord,
@@ -47,7 +49,7 @@ pub(crate) use credential::{
 pub(crate) use destination::{
     ApprovalWord, DestinationSpec, HttpWord, OriginateWord, ProtocolWord, ScrubWord,
 };
-pub(crate) use field::{Address, List};
+pub(crate) use field::{Address, Instant, List, Percent};
 pub use field::{Interval, MOST_ELEMENTS};
 pub use from::MOST_KEYS;
 pub(crate) use from::{FromSpec, Froms, Weight};
@@ -156,6 +158,7 @@ pub struct Model {
     pub(crate) grants: Vec<Resource<GrantSpec>>,
     pub(crate) approvals: Vec<Resource<ApprovalSpec>>,
     pub(crate) source_pools: Vec<Resource<SourcePoolSpec>>,
+    pub(crate) budgets: Vec<Resource<BudgetSpec>>,
     /// Whether a document was left out of which not even kind and name are known: it may be what a reference means.
     pub(crate) incomplete: bool,
     index: Index,
@@ -170,6 +173,7 @@ struct Index {
     grants: HashMap<ResourceId, usize>,
     approvals: HashMap<ResourceId, usize>,
     source_pools: HashMap<ResourceId, usize>,
+    budgets: HashMap<ResourceId, usize>,
 }
 
 /// One resource and where it was written.
@@ -248,6 +252,14 @@ impl Spec for SourcePoolSpec {
     }
 }
 
+impl Spec for BudgetSpec {
+    const KIND: &str = "Budget";
+
+    fn allowed_namespaces(&self) -> Option<&AllowedNamespaces> {
+        self.allowed_namespaces.as_ref()
+    }
+}
+
 /// What all kinds have in common.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default, rename_all = "camelCase")]
@@ -278,13 +290,15 @@ enum Kind {
     Grant,
     Approval,
     SourcePool,
+    Budget,
     /// No resource: it is in a file of its own.
     #[schemars(skip)]
     Boundary,
 }
 
 /// All of them, as they are written.
-const KINDS: [&str; 6] = ["Destination", "SecretStore", "Credential", "Grant", "Approval", "SourcePool"];
+const KINDS: [&str; 7] =
+    ["Destination", "SecretStore", "Credential", "Grant", "Approval", "SourcePool", "Budget"];
 
 /// What a resource is known by.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -339,8 +353,8 @@ impl Model {
         for fault in std::mem::take(&mut document.faults) {
             problems.push(source.problem_at(fault.line, &fault.path, fault.message));
         }
-        if kind.as_ref().is_some_and(|kind| kind == "Grant") {
-            // What a grant does not say it does not forbid, so it says so by leaving it out and not by an empty word.
+        if kind.as_ref().is_some_and(|kind| kind == "Grant" || kind == "Budget") {
+            // What these do not say they do not forbid, so they say so by leaving it out and not by an empty word.
             let rules =
                 std::mem::take(&mut document.nulls).into_iter().filter(|(path, _)| path.starts_with("spec."));
             problems.extend(rules.map(|(path, line)| {
@@ -379,6 +393,10 @@ impl Model {
             }
             Some(Ok(Kind::SourcePool)) => {
                 let into = (&mut self.source_pools, &mut self.index.source_pools);
+                self.incomplete |= take(&document, source, into, problems).is_none();
+            }
+            Some(Ok(Kind::Budget)) => {
+                let into = (&mut self.budgets, &mut self.index.budgets);
                 self.incomplete |= take(&document, source, into, problems).is_none();
             }
             Some(Ok(Kind::Boundary)) => {

@@ -15,16 +15,17 @@ use crate::hash::GrantHash;
 use crate::model::Source;
 use crate::name::ResourceId;
 use crate::operation::{HttpRequest, Operation, RequestLine};
-use crate::resource::{Block, BlockedHosts, CallerIndex, Referred};
+use crate::resource::{Block, BlockedHosts, BudgetIndex, CallerIndex, Referred};
 use crate::target::{Directory, GatewayName, Passage, Target, TunnelAuthority, TunnelEnd};
 
 pub use crate::resource::{
-    Algorithm, Allow, Approval, Assume, AwsKey, AwsSession, AwsStore, Boundary, CircuitBreaker, Client,
-    ClientAuth, ClientCertificate, Credential, Destination, Grant, Hmac, HmacAlgorithm, HttpDestination,
-    HttpVersion, Inject, Injection, Key, KeyEncoding, KvVersion, Mint, OutlierDetection, Piece, Protocol,
-    Proxy, Resilience, Retries, Scrub, SecretId, SecretRef, SigV4, SignatureEncoding, Signer, SourceOrder,
-    SourcePlan, SourcePool, SourceRules, Store, StoreKind, Svid, TcpDestination, Timeouts, TlsStart,
-    TlsVerify, TokenEndpoint, TokenGrant, TokenLogin, TunnelTls, Unpriced, VaultAuth, VaultStore, is_s3,
+    Algorithm, Allow, Approval, Assume, AwsKey, AwsSession, AwsStore, Boundary, Budget, CallSelector,
+    CircuitBreaker, Client, ClientAuth, ClientCertificate, Credential, Destination, Grant, Hmac,
+    HmacAlgorithm, HttpDestination, HttpVersion, Inject, Injection, Key, KeyEncoding, KvVersion, Mint,
+    OutlierDetection, Piece, Protocol, Proxy, Resilience, Retries, Scrub, SecretId, SecretRef, SigV4,
+    SignatureEncoding, Signer, SourceOrder, SourcePlan, SourcePool, SourceRules, Store, StoreKind, Svid,
+    TcpDestination, Timeouts, TlsStart, TlsVerify, TokenEndpoint, TokenGrant, TokenLogin, TunnelTls,
+    Unpriced, VaultAuth, VaultStore, is_s3,
 };
 
 /// Everything that may be called, by whom, with what: resolved and immutable.
@@ -33,6 +34,7 @@ pub struct Policy {
     directory: Directory,
     parts: Parts,
     grants: CallerIndex<Grant>,
+    budgets: BudgetIndex,
     /// What grants might have decided that are not in force: of the callers that they name, and of all.
     blocks: CallerIndex<Block>,
     blocks_of_all: Vec<Arc<Block>>,
@@ -47,6 +49,7 @@ pub(crate) struct Parts {
     pub(crate) stores: BTreeMap<ResourceId, Arc<Store>>,
     pub(crate) credentials: BTreeMap<ResourceId, Arc<Credential>>,
     pub(crate) grants: BTreeMap<ResourceId, Arc<Grant>>,
+    pub(crate) budgets: BTreeMap<ResourceId, Arc<Budget>>,
     /// The approvals without a problem, each with why it has no effect.
     pub(crate) approvals: BTreeMap<ResourceId, Option<String>>,
     /// Where the stores were written: beside them, because a store that only moved in its file is the same store.
@@ -66,7 +69,8 @@ impl Policy {
     pub(crate) fn new(parts: Parts, gateway: Vec<GatewayName>, namespace: &str) -> Self {
         let directory = Directory::new(parts.destinations.values(), gateway, namespace);
         let grants = CallerIndex::new(parts.grants.values().map(Arc::clone));
-        Self { directory, parts, grants, ..Self::default() }
+        let budgets = BudgetIndex::new(&parts.budgets);
+        Self { directory, parts, grants, budgets, ..Self::default() }
     }
 
     /// The same, with this denied besides.
@@ -79,11 +83,11 @@ impl Policy {
         self
     }
 
-    /// The grants that name this caller. Worked out once per connection and policy: the caller does not change, and grants are many.
+    /// The grants that name this caller, each with the limits of the budgets that its calls by it are held to. Worked out once per connection and policy: the caller does not change, and grants are many.
     pub fn grants_of(&self, caller: &Caller) -> CallerGrants {
         let blocks = self.blocks.naming(caller.id()).map(|(block, _)| block);
         let blocks = self.blocks_of_all.iter().chain(blocks).map(Arc::clone).collect();
-        CallerGrants::new(caller, &self.grants, blocks)
+        CallerGrants::new(caller, (&self.grants, &self.budgets), blocks)
     }
 
     /// Where a request goes, and what it asks there. Refuses with `ambiguous_path`, `ambiguous_authority`, `bad_request` or `unknown_host`.
@@ -135,6 +139,18 @@ impl Policy {
         now: Timestamp,
     ) -> Vec<(Arc<Grant>, Verdict)> {
         crate::decision::trace(grants, (target, operation, facts), &self.parts.catalog, now)
+    }
+
+    /// The same call with what other facts say, where the same grant decides on them too. `grants` are the caller's under the policy that
+    /// gave the permit.
+    pub fn permit_instead(
+        &self,
+        grants: &CallerGrants,
+        permit: &Permit,
+        facts: &Facts,
+        now: Timestamp,
+    ) -> Option<Permit> {
+        permit.instead(grants, facts, (&self.parts.catalog, now))
     }
 
     /// Whether a call under way would still go out as it did: the same grant decides, for the same destination at the same host, with
@@ -189,9 +205,14 @@ impl Policy {
         self.parts.credentials.values()
     }
 
-    /// All grants, by name.
+    /// All grants, by name, as they are written.
     pub fn grants(&self) -> impl Iterator<Item = &Arc<Grant>> {
         self.parts.grants.values()
+    }
+
+    /// All budgets, by name.
+    pub fn budgets(&self) -> impl Iterator<Item = &Arc<Budget>> {
+        self.parts.budgets.values()
     }
 
     /// All approvals, by name, each with why it has no effect: `None` where it approves its grant.

@@ -2,6 +2,8 @@
 
 mod block;
 mod boundary;
+mod budget;
+mod budget_index;
 mod caller_index;
 mod canonical;
 mod credential;
@@ -17,6 +19,8 @@ mod vault;
 
 pub(crate) use block::{Block, BlockedAt, BlockedHosts};
 pub use boundary::Boundary;
+pub use budget::{Budget, CallSelector};
+pub(crate) use budget_index::BudgetIndex;
 pub(crate) use caller_index::CallerIndex;
 pub(crate) use canonical::Referred;
 pub use credential::{Credential, Inject, Injection, Key, SigV4, is_s3};

@@ -2,7 +2,8 @@
 //!
 //! The same files are replayed against a running gateway and `tollgate explain`. Each has
 //! `trustDomains`, `gatewayNames`, `resources` (the text of a resource file) and `requests`. A request has `caller`, `method`, `url`
-//! and maybe `model` or `action`, and as what is expected either `grant` (with `sends`, the URL that leaves, where it is another) or `reason`.
+//! and maybe `model` or `action`, and as what is expected either `grant` (with `sends`, the URL that leaves, where it is another, and maybe
+//! `budgets`) or `reason`.
 //! The scheme `tunnel` or `database` asks for a connection instead, which has neither method nor path.
 //! Those in `denied/` are of a cluster whose gateway is in the namespace `gatewayNamespace`, without it `default`, and have resources with
 //! errors, which deny themselves and nothing else. They may have `referenceGrants` and the labels of `namespaces`, and may say in
@@ -63,6 +64,8 @@ struct Request {
     model: Option<String>,
     action: Option<String>,
     grant: Option<String>,
+    /// The budgets that the call is held to, where that is looked at.
+    budgets: Option<Vec<String>>,
     sends: Option<String>,
     reason: Option<String>,
 }
@@ -207,6 +210,10 @@ fn decide(policy: &Policy, request: &Request) -> Outcome {
         let decided = permit.as_ref().ok().map(|permit| permit.grant().name.to_string());
         assert_eq!(permits, decided, "the trace of {request:?} disagrees: {traced:?}");
         let permit = permit?;
+        if let Some(budgets) = &request.budgets {
+            let held: Vec<&str> = permit.grant().budgets.iter().map(|budget| budget.name.as_str()).collect();
+            assert_eq!(held, *budgets, "{request:?}");
+        }
         assert!(policy.reauthorise(&grants, &permit, request.model.as_deref()), "{request:?} does not hold");
         let target = permit.target();
         let port = if target.port() == 443 { String::new() } else { format!(":{}", target.port()) };

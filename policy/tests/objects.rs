@@ -11,7 +11,7 @@ use tollgate_policy::consent::Consents;
 use tollgate_policy::dialect::Catalog;
 use tollgate_policy::model::SourceFile;
 
-const KINDS: [&str; 4] = ["Destination", "SecretStore", "Credential", "Grant"];
+const KINDS: [&str; 5] = ["Destination", "SecretStore", "Credential", "Grant", "Budget"];
 
 fn environment() -> Environment {
     let text = "dialect: http\nprovider: http\nplain: true\nendpoints: []\n".to_owned();
@@ -72,7 +72,7 @@ fn an_object_that_cannot_be_read_is_named_without_a_line_and_denies_itself_alone
                 assert!(said.starts_with(&format!("{kind} shop/bad: spec")), "{said}");
             }
             let of = |denied: &Denied| match denied {
-                Denied::Destination(id) | Denied::Grant(id) | Denied::Callers(id) => {
+                Denied::Destination(id) | Denied::Grant(id) | Denied::Callers(id) | Denied::Budget(id) => {
                     id.as_str() == "shop/bad"
                 }
             };

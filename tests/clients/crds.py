@@ -22,6 +22,7 @@ PLURALS = {
     "Grant": "grants",
     "Approval": "approvals",
     "SourcePool": "sourcepools",
+    "Budget": "budgets",
 }
 NAMESPACES = {"default"}
 EXPECT = re.compile(r"# expect: line (\d+): (?:(\S+): )?(\S+): ")

@@ -37,19 +37,19 @@ try:
         usage = answer.usage.model_dump(include={"input_tokens", "output_tokens"})
         finish(text=answer.output_text, usage=usage)
     elif ARGUMENT.get("stream"):
-        text, usage, empty, chunks = "", None, 0, 0
+        text, usage, empty, chunks, model = "", None, 0, 0, None
         for chunk in client.chat.completions.create(stream=True, **call):
             chunks += 1
-            usage = usage_of(chunk) or usage
+            usage, model = usage_of(chunk) or usage, chunk.model
             if not chunk.choices:
                 empty += 1
                 continue
             text += chunk.choices[0].delta.content or ""
-        finish(text=text, usage=usage, chunks=chunks, chunks_without_choices=empty)
+        finish(text=text, usage=usage, model=model, chunks=chunks, chunks_without_choices=empty)
     else:
         raw = client.chat.completions.with_raw_response.create(**call)
         answer = raw.parse()
-        finish(text=answer.choices[0].message.content, usage=usage_of(answer), version=raw.http_response.http_version)
+        finish(text=answer.choices[0].message.content, usage=usage_of(answer), model=answer.model, version=raw.http_response.http_version)
 except openai.APIStatusError as error:
     headers = error.response.headers
     finish(

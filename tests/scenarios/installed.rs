@@ -122,7 +122,8 @@ async fn helm_installs_the_chart_and_its_account_has_the_rights_that_the_readme_
         "an upgrade without a change keeps even the admin port's token"
     );
 
-    let kinds = ["destinations", "secretstores", "credentials", "grants", "approvals", "sourcepools"];
+    let kinds =
+        ["destinations", "secretstores", "credentials", "grants", "approvals", "sourcepools", "budgets"];
     let kinds: Vec<String> = kinds.iter().map(|kind| format!("tollgate.dev/{kind}")).collect();
     let kinds: Vec<&str> = kinds.iter().map(String::as_str).collect();
     let status: Vec<String> = kinds.iter().map(|kind| format!("{kind}/status")).collect();

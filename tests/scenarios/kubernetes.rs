@@ -93,7 +93,7 @@ impl World {
 
     /// Leaves everything that the gateway wrote into the cluster to the sweep, beside the objects themselves.
     async fn leave(&self) {
-        let all = "destinations,secretstores,credentials,grants,approvals,sourcepools,leases,events.events.k8s.io,events";
+        let all = "destinations,secretstores,credentials,grants,approvals,sourcepools,budgets,leases,events.events.k8s.io,events";
         let text = self.cluster.kubectl(&["get", all, "--all-namespaces", "--output=json"]).await;
         assert!(text.contains("\"conditions\""), "{text}");
         std::fs::write(self.plan.sandbox.sinks().join("cluster.json"), text)
@@ -128,8 +128,8 @@ impl World {
 }
 
 /// The gateway's own kinds, as rights and paths name them.
-const OWN_KINDS: [&str; 6] =
-    ["destinations", "secretstores", "credentials", "grants", "approvals", "sourcepools"];
+const OWN_KINDS: [&str; 7] =
+    ["destinations", "secretstores", "credentials", "grants", "approvals", "sourcepools", "budgets"];
 
 /// Every right that the gateway needs in all namespaces.
 fn rights() -> Value {
@@ -404,7 +404,8 @@ async fn one_replica_writes_status_and_another_takes_over_when_it_ends() {
 async fn a_right_that_is_missing_is_named() {
     needs!(Cluster::installed());
     let mut less = rights();
-    less[0]["resources"] = json!(["destinations", "secretstores", "credentials", "approvals", "sourcepools"]);
+    less[0]["resources"] =
+        json!(["destinations", "secretstores", "credentials", "approvals", "sourcepools", "budgets"]);
     let world = World::new(&less).await;
     let mut gateway = world.launch(&world.plan.sandbox).await;
     let (status, ready) = gateway.admin_get("/readyz");

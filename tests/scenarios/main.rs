@@ -60,6 +60,7 @@ mod schema;
 mod scrubbing;
 mod sdk;
 mod sessions;
+mod shared_budgets;
 mod signing;
 mod smuggling;
 mod sources;

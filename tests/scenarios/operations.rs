@@ -17,7 +17,7 @@ async fn the_admin_port_asks_for_a_token_and_for_its_own_host_and_origin() {
     for path in ["/healthz", "/readyz"] {
         assert_eq!(gateway.admin_get_with(path, "").0, 200, "{path}");
     }
-    for path in ["/metrics", "/debug/snapshot", "/debug/credentials"] {
+    for path in ["/metrics", "/debug/snapshot", "/debug/credentials", "/debug/budgets"] {
         assert_eq!(gateway.admin_get_with(path, "").0, 401, "{path}");
         assert_eq!(gateway.admin_get_with(path, "Authorization: Bearer wrong\r\n").0, 401, "{path}");
         assert_eq!(gateway.admin_get_with(path, "Authorization: Basic Og==\r\n").0, 401, "{path}");

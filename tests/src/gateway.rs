@@ -381,7 +381,9 @@ impl Gateway {
     /// Copies what the admin port shows to the sinks.
     fn capture(&self) {
         let Some(running) = &self.running else { return };
-        for path in ["/healthz", "/readyz", "/metrics", "/debug/snapshot", "/debug/credentials"] {
+        for path in
+            ["/healthz", "/readyz", "/metrics", "/debug/snapshot", "/debug/credentials", "/debug/budgets"]
+        {
             let token = format!("Authorization: Bearer {}\r\n", self.token);
             if let Ok((_, body)) = admin_get(running.admin, path, &token) {
                 let _ =

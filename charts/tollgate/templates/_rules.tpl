@@ -1,10 +1,10 @@
 {{/* What the gateway may do with objects: read them, and write their status and Events. */}}
 {{- define "tollgate.rules" -}}
 - apiGroups: [tollgate.dev]
-  resources: [destinations, secretstores, credentials, grants, approvals, sourcepools]
+  resources: [destinations, secretstores, credentials, grants, approvals, sourcepools, budgets]
   verbs: [list, watch]
 - apiGroups: [tollgate.dev]
-  resources: [destinations/status, secretstores/status, credentials/status, grants/status, approvals/status, sourcepools/status]
+  resources: [destinations/status, secretstores/status, credentials/status, grants/status, approvals/status, sourcepools/status, budgets/status]
   verbs: [patch]
 - apiGroups: [gateway.networking.k8s.io]
   resources: [referencegrants]

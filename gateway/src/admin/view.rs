@@ -10,6 +10,7 @@ use tollgate_policy::name::ResourceId;
 use tollgate_secrets::{CredentialStatus, Health};
 
 use crate::audit;
+use crate::budgets::{self, BudgetListing};
 use crate::core::{Core, Shared};
 use crate::credentials::{self, KeyListing, RefreshOutcome, failure_and};
 use crate::drain::Phase;
@@ -133,6 +134,13 @@ impl AdminViews {
         current.map_or_else(Vec::new, |snapshot| {
             self.shared.keys.status(&snapshot.policy, &self.shared.secrets, Instant::now())
         })
+    }
+
+    /// The budgets of the policy in force, and what is used of them.
+    pub(super) fn budgets(&self) -> Vec<BudgetListing> {
+        let Some(snapshot) = self.shared.snapshots.current() else { return Vec::new() };
+        let now = Timestamp::now();
+        budgets::of(&snapshot.policy, Some(&self.shared.quota.usage(now)), now)
     }
 
     /// The credentials of the policy in force, and how their secrets do.
@@ -307,8 +315,18 @@ impl AdminViews {
                 })
             })
             .collect();
+        let budgets: Vec<Value> = policy
+            .budgets()
+            .map(|b| {
+                json!({
+                    "name": b.name.to_string(), "parent": b.parent.as_ref().map(ToString::to_string),
+                    "limits": b.limits.iter().map(|l| l.id.to_string()).collect::<Vec<_>>(),
+                })
+            })
+            .collect();
         json!({
             "generation": snapshot.generation, "destinations": destinations, "credentials": credentials, "grants": grants,
+            "budgets": budgets,
             "limits": limits, "stores": stores, "tokenEndpoints": issuers, "tokenIssuers": self.token_issuers(),
             "refused": snapshot.refused.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "persisted": self.cluster.as_ref().and_then(|cluster| cluster.persisted()).map(|at| at.to_string()),

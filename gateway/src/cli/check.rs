@@ -274,8 +274,14 @@ fn summary(directory: &Path, files: &[SourceFile], snapshot: &Snapshot, warnings
         (policy.credentials().count(), "credential"),
         (policy.grants().count(), "grant"),
     ];
+    let budgets = Some((policy.budgets().count(), "budget")).filter(|(count, _)| *count > 0);
     let with = if warnings == 0 { String::new() } else { format!(", with {}", counted(warnings, "warning")) };
-    let parts = parts.map(|(count, thing)| counted(count, thing)).join(", ");
+    let parts = parts
+        .into_iter()
+        .chain(budgets)
+        .map(|(count, thing)| counted(count, thing))
+        .collect::<Vec<_>>()
+        .join(", ");
     format!("{}: {parts}: good{with}", directory.display())
 }
 

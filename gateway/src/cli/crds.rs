@@ -32,13 +32,14 @@ struct Names {
     columns: &'static [PrinterColumn],
 }
 
-const KINDS: [Names; 6] = [
+const KINDS: [Names; 7] = [
     Names { kind: ObjectKind::Destination, short: "tgd", columns: columns::DESTINATION },
     Names { kind: ObjectKind::SecretStore, short: "tgs", columns: columns::STORE },
     Names { kind: ObjectKind::Credential, short: "tgc", columns: columns::CREDENTIAL },
     Names { kind: ObjectKind::Grant, short: "tgg", columns: columns::GRANT },
     Names { kind: ObjectKind::Approval, short: "tga", columns: columns::APPROVAL },
     Names { kind: ObjectKind::SourcePool, short: "tgp", columns: columns::SOURCE_POOL },
+    Names { kind: ObjectKind::Budget, short: "tgb", columns: columns::BUDGET },
 ];
 
 #[derive(Debug, Args)]

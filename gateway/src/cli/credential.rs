@@ -1,6 +1,5 @@
 //! `tollgate credential`: which there are and how they do, and whether one can be had and used.
 
-mod admin;
 mod ls;
 mod refresh;
 mod test;

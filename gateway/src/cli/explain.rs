@@ -6,6 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context, anyhow, bail};
 use clap::Args;
 use jiff::Timestamp;
+use tollgate_policy::access::limited;
 use tollgate_policy::caller::{Identity, assumed};
 use tollgate_policy::decision::{
     Actions, CallerGrants, Facts, action_of_target, actions_of_form, actions_of_path,
@@ -94,6 +95,7 @@ fn decide(policy: &Policy, args: &ExplainArgs) -> anyhow::Result<Result<String, 
         policy.admit(&grants, target, operation).and_then(|admission| admission.permit(&facts, now));
     Ok(decided.map(|permit| {
         let grant = permit.grant();
+        held_to(grant).iter().for_each(|line| say(line));
         format!("grant {} decides, {}", grant.name, carried(policy, grant))
     }))
 }
@@ -119,7 +121,17 @@ fn decide_connection(policy: &Policy, args: &ExplainArgs, authority: &str) -> Re
     candidates(policy, &grants, (&target, &Operation::Tunnel, &facts), now).iter().for_each(|line| say(line));
     let permit = policy.admit(&grants, target, Operation::Tunnel)?.permit(&facts, now)?;
     let grant = permit.grant();
+    held_to(grant).iter().for_each(|line| say(line));
     Ok(format!("grant {} decides, {}", grant.name, carried(policy, grant)))
+}
+
+/// The limits that a call is held to, each in one line: those of its grant, and those of budgets.
+fn held_to(grant: &Grant) -> Vec<String> {
+    grant
+        .limits
+        .iter()
+        .map(|limit| format!("  held to {}: {}", limit.id, limited(std::slice::from_ref(limit))))
+        .collect()
 }
 
 /// What a call by this grant has with it, on it and on its connection.

@@ -19,8 +19,17 @@ pub(super) const FILE: &str = "tollgate.schema.json";
 const DRAFT: &str = "https://json-schema.org/draft/2020-12/schema";
 const SETTINGS: &str = "Settings";
 const BOUNDARY: &str = "Boundary";
-const KINDS: [&str; 8] =
-    ["Destination", "SecretStore", "Credential", "Grant", "Approval", "SourcePool", BOUNDARY, SETTINGS];
+const KINDS: [&str; 9] = [
+    "Destination",
+    "SecretStore",
+    "Credential",
+    "Grant",
+    "Budget",
+    "Approval",
+    "SourcePool",
+    BOUNDARY,
+    SETTINGS,
+];
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:

@@ -76,6 +76,7 @@ kinds! {
     Grant = own("Grant", "grants");
     Approval = own("Approval", "approvals");
     SourcePool = own("SourcePool", "sourcepools");
+    Budget = own("Budget", "budgets");
     // Its `v1` is not in every version of the Gateway API that is in use, and `v1beta1` will not be for ever.
     ReferenceGrant = Declared {
         role: Role::Consent, older: Some("v1beta1"),

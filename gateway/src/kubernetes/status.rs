@@ -40,6 +40,9 @@ const MANAGER: &str = "tollgate";
 const SETTLE: Duration = Duration::from_millis(200);
 /// How often counts and the health of credentials are looked at.
 const REFRESH: Duration = Duration::from_secs(30);
+/// Reason and action of Events.
+const NOT_ACCEPTED: (&str, &str) = ("NotAccepted", "Compile");
+const THRESHOLD: (&str, &str) = ("ThresholdReached", "Count");
 /// Between two writes.
 const PACE: Duration = Duration::from_millis(20);
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -170,8 +173,14 @@ impl StatusWriter {
             let refused = refusal(&status).filter(|why| refusal(&current) != Some(*why));
             let told = self.patch(&object, &status).await;
             match (told, refused) {
-                (Ok(()), Some(why)) if object.key.kind.is_namespaced() => self.tell(&object, why).await,
-                (Ok(()), _) => {}
+                (Ok(()), Some(why)) if object.key.kind.is_namespaced() => {
+                    self.tell(&object, NOT_ACCEPTED, why).await;
+                }
+                (Ok(()), _) => {
+                    for reached in finding::thresholds(&status, &current) {
+                        self.tell(&object, THRESHOLD, &reached).await;
+                    }
+                }
                 (Err(error), _) => self.failed(&object, &error),
             }
             tokio::time::sleep(PACE).await;
@@ -215,17 +224,17 @@ impl StatusWriter {
         }
     }
 
-    /// An Event where an object is refused, or for another reason than before.
-    async fn tell(&mut self, object: &ClusterObject, why: &str) {
+    /// An Event where an object is refused, or for another reason than before, and where a budget has reached a threshold.
+    async fn tell(&mut self, object: &ClusterObject, (reason, action): (&str, &str), why: &str) {
         let key = &object.key;
         let reporter = Reporter { controller: GROUP.to_owned(), instance: Some(self.replica.clone()) };
         // A recorder of its own, because one that knows the object would only count the Event before, with its note.
         let recorder = Recorder::new(self.connection.client.clone(), reporter);
         let event = Event {
             type_: EventType::Warning,
-            reason: "NotAccepted".to_owned(),
+            reason: reason.to_owned(),
             note: Some(bounded(why, LONGEST_NOTE)),
-            action: "Compile".to_owned(),
+            action: action.to_owned(),
             secondary: None,
         };
         let reference = ObjectReference {

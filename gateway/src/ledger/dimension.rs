@@ -50,6 +50,10 @@ macro_rules! dimensions {
             Outcome outcome: Outcome, Access;
             /// Where its usage comes from: reported, drained, estimated, presumed, none
             UsageSource usage_source: UsageSource, Rest;
+            /// The budget whose amount the call went past: it marks such calls, or has them made with a cheaper model
+            Budget budget: Option<ResourceId>, Rest;
+            /// The model that was asked for in the place of `model`, because a budget has it so
+            ModelSent model_sent: Option<Bounded>, Rest;
         }
     };
 }

@@ -178,7 +178,7 @@ impl Account {
     pub(crate) fn misdirected(&mut self, line: &RequestLine<'_>) {
         if self.record.host.is_none() {
             self.record.host = Some(Bounded::new(line.authority));
-            self.record.path = Some(Bounded::path(line.path));
+            self.record.path = Some(Bounded::path(&line.path.into()));
         }
     }
 
@@ -212,8 +212,11 @@ impl Account {
         self.call = Some(Arc::clone(call));
     }
 
-    /// What the call may use is reserved.
-    pub(crate) fn hold(&mut self, hold: Hold) {
+    /// What the call may use is reserved, which may be another than the one that was permitted first.
+    pub(crate) fn hold(&mut self, call: &Arc<PermittedCall>, hold: Hold) {
+        self.call = Some(Arc::clone(call));
+        self.record.model_sent = call.model_instead().map(Bounded::new);
+        self.record.budget = hold.past().cloned();
         let rates = hold.rate_headers(self.record.at);
         self.phase = AccountPhase::Held(Reservation { hold, line: None, rates });
     }

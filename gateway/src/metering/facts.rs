@@ -45,6 +45,8 @@ pub(super) struct Marks {
     has_members: bool,
     usage: UsageMark,
     cap: CapMark,
+    /// Where the model's name stands, with its quotes.
+    model: Option<Range<usize>>,
 }
 
 /// How the option that forces usage is set.
@@ -117,7 +119,7 @@ impl ReadBody {
 
     #[cfg(any(test, fuzzing))]
     pub(super) fn edits(&self, output_cap: Option<u64>) -> Edits {
-        self.marks.edits(output_cap)
+        self.marks.edits(output_cap, None)
     }
 }
 
@@ -127,8 +129,14 @@ impl Marks {
         !matches!(self.usage, UsageMark::Leave)
     }
 
-    /// What to change: usage is forced, and the cap (tokens for each choice) is written where the body names none.
-    pub(super) fn edits(&self, output_cap: Option<u64>) -> Edits {
+    /// Whether the model stands in the body, where it can be changed.
+    pub(super) fn names_model(&self) -> bool {
+        self.model.is_some()
+    }
+
+    /// What to change: usage is forced, the cap (tokens for each choice) is written where the body names none, and `model` in place of the
+    /// one that it names.
+    pub(super) fn edits(&self, output_cap: Option<u64>, model: Option<&str>) -> Edits {
         let mut inserted = Vec::new();
         let mut edits = Vec::new();
         match &self.usage {
@@ -140,6 +148,9 @@ impl Marks {
             (CapMark::Insert(name), Some(cap)) => inserted.push(format!("\"{name}\":{cap}")),
             (CapMark::Replace(range), Some(cap)) => edits.push((range.clone(), cap.to_string())),
             _ => {}
+        }
+        if let (Some(range), Some(model)) = (&self.model, model) {
+            edits.push((range.clone(), serde_json::Value::from(model).to_string()));
         }
         if !inserted.is_empty() {
             let comma = if self.has_members { "," } else { "" };

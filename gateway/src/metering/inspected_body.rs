@@ -8,14 +8,15 @@ use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::Body;
 use http_body_util::BodyExt;
+use jiff::Timestamp;
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
-use tollgate_policy::decision::{Actions, Admission, Facts, Permit, Priced};
+use tollgate_policy::decision::{Actions, Admission, CallerGrants, Facts, Permit, Priced};
 use tollgate_policy::denial::{Denial, Reason};
 use tollgate_policy::dialect::Endpoint;
-use tollgate_policy::limit::{LimitKind, Unit};
+use tollgate_policy::limit::{LimitKind, OnExhausted, Unit};
 use tollgate_policy::operation::HttpRequest;
-use tollgate_policy::policy::Grant;
+use tollgate_policy::policy::{Grant, Policy};
 use tollgate_policy::price::NanoUsd;
 
 use super::action;
@@ -28,7 +29,7 @@ use crate::core::Core;
 use crate::identity::RequestHead;
 use crate::injection;
 use crate::pace::{LeastRate, Pace};
-use crate::quota::Demand;
+use crate::quota::{Demand, Hold, Quota};
 use crate::timers::Timers;
 use crate::upstream::OutBody;
 
@@ -218,40 +219,88 @@ impl InspectedBody {
         &self.read.facts
     }
 
-    /// The most that the call can use. `None` where nothing of it is limited.
-    ///
-    /// # Errors
-    /// `unbounded_cost`, and what cannot be held to a limit at all.
-    fn bound(&self, permit: &Permit) -> Result<Option<Bound>, Denial> {
-        let grant = permit.grant();
-        if !grant.limits_content() {
-            return Ok(None);
-        }
-        self.read.within_limits()?;
-        let Some(endpoint) = permit.endpoint().filter(|e| e.metered && limits_usage(grant)) else {
-            return Ok(None);
-        };
-        let price = match permit.price() {
-            Priced::At(price) | Priced::Dearest(price) => Some(&**price),
-            Priced::Free | Priced::Unpriced => None,
-        };
-        let terms = Terms { default_output_cap: grant.default_output_cap, assume: grant.assume };
-        bound::bound(self.facts(), endpoint, price, terms).map(Some)
-    }
-
     /// What is decided of the call, and the body that is sent for it.
     ///
     /// # Errors
-    /// As [`InspectedBody::bound`].
+    /// As [`most`].
     pub(crate) fn permitted(self, permit: Permit) -> Result<(Arc<PermittedCall>, UnsentBody), Denial> {
-        let bound = self.bound(&permit)?;
+        if permit.grant().limits_content() {
+            self.read.within_limits()?;
+        }
+        let bound = most(self.facts(), &permit)?;
         let (facts, marks) = self.read.into_parts();
         let call = PermittedCall::new(permit, facts, bound, marks.hides_usage());
         Ok((Arc::new(call), UnsentBody { content: self.content, marks }))
     }
 }
 
+/// The most that the call can use. `None` where nothing of it is limited.
+///
+/// # Errors
+/// `unbounded_cost`, and what cannot be held to a limit at all.
+fn most(facts: &Facts, permit: &Permit) -> Result<Option<Bound>, Denial> {
+    let grant = permit.grant();
+    let Some(endpoint) = permit.endpoint().filter(|e| e.metered && limits_usage(grant)) else {
+        return Ok(None);
+    };
+    let price = match permit.price() {
+        Priced::At(price) | Priced::Dearest(price) => Some(&**price),
+        Priced::Free | Priced::Unpriced => None,
+    };
+    let terms = Terms { default_output_cap: grant.default_output_cap, assume: grant.assume };
+    bound::bound(facts, endpoint, price, terms).map(Some)
+}
+
 impl UnsentBody {
+    /// Holds what the call may use. Where a budget has not enough left and names a cheaper model, the call is made with that,
+    /// if it may be: the same grant decides on it, and the body names the model.
+    ///
+    /// # Errors
+    /// As [`Quota::hold`] of the call as it was asked for.
+    pub(crate) fn held(
+        &self,
+        call: Arc<PermittedCall>,
+        quota: &Quota,
+        (policy, grants): (&Policy, &CallerGrants),
+        now: Timestamp,
+    ) -> Result<(Arc<PermittedCall>, Hold), Denial> {
+        let take = |call: &PermittedCall| quota.hold(&call.permit, call.model(), &call.demand(), now);
+        let denial = match take(&call) {
+            Ok(hold) => return Ok((call, hold)),
+            Err(denial) => denial,
+        };
+        let cheaper = || -> Option<(Arc<PermittedCall>, Hold)> {
+            let cheaper = self.cheaper(&call, &denial, (policy, grants), now)?;
+            let hold = take(&cheaper).ok()?;
+            Some((cheaper, hold))
+        };
+        cheaper().ok_or_else(|| call.explained(denial.clone()))
+    }
+
+    /// The same call with the model that the budget names which refused it.
+    #[cold]
+    fn cheaper(
+        &self,
+        call: &PermittedCall,
+        denial: &Denial,
+        (policy, grants): (&Policy, &CallerGrants),
+        now: Timestamp,
+    ) -> Option<Arc<PermittedCall>> {
+        let refused_by = denial.limit.as_ref().filter(|_| denial.reason == Reason::BudgetExhausted)?;
+        let mut limits = call.permit.grant().limits.iter();
+        let OnExhausted::Downgrade(model) = &limits.find(|limit| limit.id == refused_by.id)?.on_exhausted
+        else {
+            return None;
+        };
+        if !self.marks.names_model() || !matches!(self.content, BodyContent::Whole { .. }) {
+            return None;
+        }
+        let facts = Facts { model: Some(Arc::clone(model)), ..call.facts.clone() };
+        let permit = policy.permit_instead(grants, &call.permit, &facts, now)?;
+        let most = most(&facts, &permit).ok()?;
+        Some(call.downgraded(permit, facts, most))
+    }
+
     /// The body to send, as it came or with its edits, and the room that it takes up until it is no longer needed.
     /// One that streams has to come at the least rate where its call holds what others share.
     pub(crate) fn render(self, call: &PermittedCall, least: LeastRate) -> (OutBody, BufferReservation) {
@@ -269,7 +318,8 @@ impl UnsentBody {
             }
             BodyContent::Whole { bytes, reservation } => {
                 let cap = call.bound.and_then(|bound| bound.write_cap);
-                (OutBody::Whole(facts::apply(&self.marks.edits(cap), bytes)), reservation)
+                let edits = self.marks.edits(cap, call.model_instead());
+                (OutBody::Whole(facts::apply(&edits, bytes)), reservation)
             }
         }
     }

@@ -25,6 +25,8 @@ pub(crate) struct PermittedCall {
     pub(super) hides_usage: bool,
     /// It is one turn of a session, which is a call by itself and has its place.
     is_turn: bool,
+    /// It asks for another model than its caller did.
+    is_downgraded: bool,
 }
 
 impl PermittedCall {
@@ -34,7 +36,14 @@ impl PermittedCall {
     }
 
     pub(super) fn new(permit: Permit, facts: Facts, bound: Option<Bound>, hides_usage: bool) -> Self {
-        Self { permit: Arc::new(permit), facts, bound, hides_usage, is_turn: false }
+        let permit = Arc::new(permit);
+        Self { permit, facts, bound, hides_usage, is_turn: false, is_downgraded: false }
+    }
+
+    /// The same call with another model, which its facts name.
+    pub(super) fn downgraded(&self, permit: Permit, facts: Facts, bound: Option<Bound>) -> Arc<Self> {
+        let hides_usage = self.hides_usage;
+        Arc::new(Self { is_downgraded: true, ..Self::new(permit, facts, bound, hides_usage) })
     }
 
     /// A turn of the session that this call has begun.
@@ -63,7 +72,8 @@ impl PermittedCall {
 
     fn turn_with(&self, facts: Facts, bound: Option<Bound>) -> Arc<Self> {
         let permit = Arc::clone(&self.permit);
-        Arc::new(Self { permit, facts, bound, hides_usage: false, is_turn: true })
+        let hides_usage = false;
+        Arc::new(Self { permit, facts, bound, hides_usage, is_turn: true, is_downgraded: false })
     }
 
     /// Whether its grant limits tokens or spend.
@@ -91,7 +101,12 @@ impl PermittedCall {
         }
     }
 
-    /// The model that was asked for.
+    /// The model that is asked for in place of the caller's.
+    pub(crate) fn model_instead(&self) -> Option<&str> {
+        self.model().filter(|_| self.is_downgraded)
+    }
+
+    /// The model that is asked for.
     pub(crate) fn model(&self) -> Option<&str> {
         self.facts.model.as_deref()
     }

@@ -74,6 +74,8 @@ families! {
     LIMIT_SPENT: GAUGE "tollgate_limit_spent" ["limit" "key" "unit"];
     /// Held by calls under way.
     LIMIT_HELD: GAUGE "tollgate_limit_held" ["limit" "key" "unit"];
+    /// What is spent and held of a limit of a budget.
+    BUDGET_USED: GAUGE "tollgate_budget_used_ratio" ["budget" "limit" "key"];
     /// Verified handshakes with callers.
     HANDSHAKES: COUNTER "tollgate_tls_handshakes_total" [];
     /// Handshakes that did not complete.

@@ -10,7 +10,8 @@ use bytes::Bytes;
 use http::HeaderValue;
 use jiff::Timestamp;
 use tollgate_policy::denial::{Denial, Reason};
-use tollgate_policy::limit::{Limit, LimitKind, Refused, Unit, Usage, WindowSlot};
+use tollgate_policy::limit::{Limit, LimitKind, OnExhausted, Owner, Refused, Unit, Usage, WindowSlot};
+use tollgate_policy::name::ResourceId;
 
 use super::Demand;
 use super::cell::{Cell, CellState, lock};
@@ -36,6 +37,8 @@ pub struct Hold {
     charges: Vec<Charge>,
     opened: Timestamp,
     sent: bool,
+    /// The first of its limits that it goes past.
+    past: Option<Arc<str>>,
 }
 
 /// What a call really used of its windows.
@@ -84,18 +87,24 @@ enum HeldPlace {
 impl Hold {
     pub(super) fn take(
         plan: &Arc<Plan>,
-        keys: &Keys<'_>,
+        (keys, model): (&Keys<'_>, Option<&str>),
         demand: &Demand,
         now: Timestamp,
     ) -> Result<Self, Denial> {
         let taken = Vec::with_capacity(plan.items.len());
-        let mut hold = Self { plan: Arc::clone(plan), taken, charges: Vec::new(), opened: now, sent: false };
+        let mut hold =
+            Self { plan: Arc::clone(plan), taken, charges: Vec::new(), opened: now, sent: false, past: None };
         for (index, item) in plan.items.iter().enumerate() {
             match HeldItem::take(item, keys, demand, now) {
                 Ok(taken) => hold.taken.push(taken),
+                Err(_) if is_passed(&item.limit, model) => {
+                    hold.past.get_or_insert_with(|| Arc::clone(&item.limit.id));
+                    hold.taken.push(HeldItem::past(item, keys, demand, now));
+                }
                 // It drops the hold, and that gives back what came before.
                 Err(denial) => {
-                    let rest = plan.items.iter().skip(index + 1);
+                    let rest =
+                        plan.items.iter().skip(index + 1).filter(|item| !is_passed(&item.limit, model));
                     let others = rest.filter_map(|item| refusal::counted(item, keys, demand, now));
                     return Err(others.fold(denial, refusal::longer));
                 }
@@ -109,7 +118,17 @@ impl Hold {
     pub(super) fn nothing(plan: &Arc<Plan>, keys: &Keys<'_>, now: Timestamp) -> Self {
         let taken: Vec<_> = plan.items.iter().map(|item| HeldItem::nothing(item, keys, now)).collect();
         let charges = charges(plan, &taken);
-        Self { plan: Arc::clone(plan), taken, charges, opened: now, sent: false }
+        Self { plan: Arc::clone(plan), taken, charges, opened: now, sent: false, past: None }
+    }
+
+    /// The budget whose amount the call goes past, if there is one.
+    pub fn past(&self) -> Option<&ResourceId> {
+        let past = self.past.as_ref()?;
+        let item = self.plan.items.iter().find(|item| item.limit.id == *past)?;
+        match &item.limit.owner {
+            Owner::Budget(budget) => Some(budget),
+            Owner::Grant(_) => None,
+        }
     }
 
     /// What is reserved of each counted window, for the ledger: written before the call is sent.
@@ -206,7 +225,7 @@ impl Hold {
             taken.tell(item, &mut limit, now);
         }
         let limit = HeaderValue::from_maybe_shared(Bytes::from(limit)).ok()?;
-        Some(RateHeaders { policy: self.plan.rate_policy.clone(), limit })
+        Some(RateHeaders { policy: self.plan.rate_policy(now), limit })
     }
 
     /// Empties the hold, and returns whether some window is charged more than was held of it.
@@ -263,8 +282,28 @@ impl HeldItem {
         Self { cell, place, _share: None }
     }
 
+    /// Takes it whatever is left, where the budget has it so.
+    #[cold]
+    fn past(item: &Item, keys: &Keys<'_>, demand: &Demand, now: Timestamp) -> Self {
+        let (cell, held) =
+            (item.counts.cell(keys.get(item.limit.key), &item.limit, now), demand.of(item.limit.unit));
+        let place = match (&cell.state, &item.limit.kind) {
+            (CellState::Counted(counter), LimitKind::Counted(window)) => {
+                let slot = lock(counter).reserve_past(window, held, now);
+                HeldPlace::Window { slot, held }
+            }
+            (CellState::Concurrent(calls), LimitKind::Concurrent) if demand.requests > 0 => {
+                calls.fetch_add(1, Ordering::Relaxed);
+                HeldPlace::Slot
+            }
+            _ => HeldPlace::Within,
+        };
+        Self { cell, place, _share: None }
+    }
+
     fn take(item: &Item, keys: &Keys<'_>, demand: &Demand, now: Timestamp) -> Result<Self, Denial> {
-        let limit = &item.limit;
+        let limit = item.limit.at(now);
+        let limit = &*limit;
         let cell = item.counts.cell(keys.get(limit.key), limit, now);
         let mut amount = demand.of(limit.unit);
         let mut share = None;
@@ -334,6 +373,13 @@ impl HeldItem {
         let amount = piece(limit.unit, wanted, cap.saturating_sub(spent).saturating_sub(held));
         match counter.extend(slot, (window, cap), amount, now) {
             Ok(()) => Ok(amount),
+            Err(_) if is_passed(limit, None) => {
+                let whole = (window, u64::MAX);
+                counter
+                    .extend(slot, whole, wanted, now)
+                    .map(|()| wanted)
+                    .map_err(|refused| refusal::over_budget((limit, wanted), refused, &mut counter, now))
+            }
             Err(refused) => {
                 let limit = Limit { amount: cap, ..limit.clone() };
                 let refused = match refused {
@@ -348,7 +394,8 @@ impl HeldItem {
         }
     }
 
-    fn tell(&self, Item { limit, label, .. }: &Item, field: &mut String, now: Timestamp) {
+    fn tell(&self, item: &Item, field: &mut String, now: Timestamp) {
+        let (limit, label) = (item.limit.at(now), &item.label);
         match (&self.cell.state, &self.place, &limit.kind) {
             (CellState::Counted(counter), _, LimitKind::Counted(window)) => {
                 let mut counter = lock(counter);
@@ -368,6 +415,17 @@ impl HeldItem {
     }
 }
 
+/// Whether a call that asks for this model goes on past the limit, if not enough of it is left.
+fn is_passed(limit: &Limit, model: Option<&str>) -> bool {
+    match &limit.on_exhausted {
+        OnExhausted::Deny => false,
+        OnExhausted::Flag => true,
+        OnExhausted::Downgrade(cheaper) => {
+            matches!(limit.kind, LimitKind::Counted(_)) && Some(&**cheaper) == model
+        }
+    }
+}
+
 /// What is taken at once where `free` is left: pieces become small before all is used up, so that a few connections share the end.
 fn piece(unit: Unit, wanted: u64, free: u64) -> u64 {
     let small = if unit == Unit::Bytes { SMALL_BYTES } else { 1 };
@@ -376,7 +434,9 @@ fn piece(unit: Unit, wanted: u64, free: u64) -> u64 {
 
 /// Why the limits of this plan have nothing left even for `least`, if that is so. What others only hold may be given back.
 pub(super) fn exhausted(plan: &Plan, keys: &Keys<'_>, least: &Demand, now: Timestamp) -> Option<Denial> {
-    plan.items.iter().find_map(|Item { limit, counts, .. }| {
+    plan.items.iter().filter(|item| item.limit.on_exhausted == OnExhausted::Deny).find_map(|item| {
+        let (limit, counts) = (item.limit.at(now), &item.counts);
+        let limit = &*limit;
         let LimitKind::Counted(window) = &limit.kind else { return None };
         let cell = counts.cell(keys.get(limit.key), limit, now);
         let CellState::Counted(counter) = &cell.state else { return None };

@@ -1,5 +1,6 @@
 //! From the limits of the policy to their counts.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use http::HeaderValue;
@@ -31,8 +32,19 @@ impl Item {
 #[derive(Debug)]
 pub(super) struct Plan {
     pub(super) items: Box<[Item]>,
-    /// The `RateLimit-Policy` of every answer.
-    pub(super) rate_policy: HeaderValue,
+    /// The `RateLimit-Policy` of every answer, while no limit is raised.
+    rate_policy: HeaderValue,
+}
+
+impl Plan {
+    /// The `RateLimit-Policy` of an answer.
+    pub(super) fn rate_policy(&self, now: Timestamp) -> HeaderValue {
+        let is_raised = |item: &Item| item.limit.amount_at(now) != item.limit.amount;
+        match self.items.iter().any(is_raised) {
+            true => rate::policy(self.items.iter().map(|item| item.limit.at(now))),
+            false => self.rate_policy.clone(),
+        }
+    }
 }
 
 /// All limits by id: those of the policy, and those that it no longer names but whose windows are not over.
@@ -62,13 +74,13 @@ impl Registry {
         let mut items: Vec<Item> = limits.iter().map(|limit| self.item(limit)).collect();
         let rate = |item: &Item| matches!(item.limit.kind, LimitKind::Gcra { .. });
         items.sort_by(|a, b| (rate(a), &a.limit.id).cmp(&(rate(b), &b.limit.id)));
-        let rate_policy = rate::policy(items.iter().map(|item| &item.limit));
+        let rate_policy = rate::policy(items.iter().map(|item| Cow::Borrowed(&item.limit)));
         Plan { items: items.into(), rate_policy }
     }
 
     /// The amount of a limit under the policy in force; its own where that names it no longer.
-    pub(super) fn amount(&self, limit: &Limit) -> u64 {
-        self.0.get(&limit.id).map_or(limit.amount, |item| item.limit.amount)
+    pub(super) fn amount(&self, limit: &Limit, now: Timestamp) -> u64 {
+        self.0.get(&limit.id).map_or(limit, |item| &item.limit).amount_at(now)
     }
 
     pub(super) fn len(&self) -> usize {
@@ -96,7 +108,7 @@ impl Registry {
                     owner: limit.owner.clone(),
                     key: Arc::clone(&cell.key),
                     unit: limit.unit,
-                    amount: limit.amount,
+                    amount: limit.amount_at(now),
                     spent: usage.spent,
                     held: usage.held,
                 });

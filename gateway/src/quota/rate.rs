@@ -1,5 +1,6 @@
 //! Requests per second, minute or hour, and what an answer tells of limits in general.
 
+use std::borrow::Cow;
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -87,10 +88,10 @@ pub(crate) const fn quota_unit(unit: Unit) -> &'static str {
 }
 
 /// The `RateLimit-Policy` of these limits: what does not change from answer to answer.
-pub(super) fn policy<'a>(limits: impl Iterator<Item = &'a Limit>) -> HeaderValue {
+pub(super) fn policy<'a>(limits: impl Iterator<Item = Cow<'a, Limit>>) -> HeaderValue {
     let mut field = String::new();
     for limit in limits {
-        item(&mut field, &label(limit), "q=", limit.amount);
+        item(&mut field, &label(&limit), "q=", limit.amount);
         // Requests are what is counted where nothing else is said.
         let unit = (limit.unit != Unit::Requests).then(|| quota_unit(limit.unit));
         let window = match &limit.kind {

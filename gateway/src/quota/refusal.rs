@@ -19,7 +19,8 @@ pub(super) const SHORT_RETRY: Duration = Duration::from_secs(1);
 /// Why a counted limit would refuse the call; nothing of it is taken.
 #[cold]
 pub(super) fn counted(item: &Item, keys: &Keys<'_>, demand: &Demand, now: Timestamp) -> Option<Denial> {
-    let (limit, amount) = (&item.limit, demand.of(item.limit.unit));
+    let (limit, amount) = (item.limit.at(now), demand.of(item.limit.unit));
+    let limit = &*limit;
     let cell = item.counts.cell(keys.get(limit.key), limit, now);
     let (CellState::Counted(counter), LimitKind::Counted(window)) = (&cell.state, &limit.kind) else {
         return None;

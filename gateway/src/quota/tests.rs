@@ -6,12 +6,13 @@ use jiff::SignedDuration;
 use jiff::tz::TimeZone;
 use tollgate_policy::caller::Identity;
 use tollgate_policy::denial::Reason;
-use tollgate_policy::limit::{LimitKey, LimitKind, Owner, Per, Window};
+use tollgate_policy::limit::{LimitKey, LimitKind, OnExhausted, Owner, Per, Window};
 
 use super::*;
 
 mod contention;
 mod edits;
+mod hierarchy;
 mod pieces;
 
 const WEB: &str = "spiffe://prod.acme/ns/shop/sa/web";
@@ -28,7 +29,8 @@ fn day() -> LimitKind {
 
 fn limit(unit: Unit, amount: u64, kind: LimitKind, key: LimitKey) -> Limit {
     let owner = Owner::Grant("test".parse().unwrap());
-    Limit { id: format!("{owner}/{unit}/day/{key}").into(), owner, unit, amount, kind, key }
+    let id = format!("{owner}/{unit}/day/{key}").into();
+    Limit { id, owner, unit, amount, kind, key, on_exhausted: OnExhausted::Deny, raises: Arc::default() }
 }
 
 fn tokens(amount: u64) -> Limit {
@@ -72,7 +74,7 @@ impl World {
 
     fn hold(&self, caller: &str, demand: Demand) -> Result<Hold, Denial> {
         let id: Identity = caller.parse().unwrap();
-        Hold::take(&self.plan, &Keys::of(&id), &demand, now())
+        Hold::take(&self.plan, (&Keys::of(&id), None), &demand, now())
     }
 
     /// Spent and held of the only key of the unit's limit.
@@ -273,7 +275,7 @@ fn idle_keys_are_forgotten_and_held_ones_are_not() {
         for caller in 0..5_000 {
             let id: Identity = format!("spiffe://prod.acme/ns/shop/sa/{caller}").parse().unwrap();
             let later = now() + SignedDuration::from_secs(caller * 2);
-            let hold = Hold::take(&world.plan, &Keys::of(&id), &demand(1, 0), later).unwrap();
+            let hold = Hold::take(&world.plan, (&Keys::of(&id), None), &demand(1, 0), later).unwrap();
             if caller % 1_000 == 0 { held.push(hold) } else { hold.release() }
         }
         let counts = &world.plan.items[0].counts;

@@ -67,21 +67,24 @@ fn compare(
 ) {
     let sides = [place.old, place.new];
     let patterns = sides.iter().flat_map(Side::grants).flat_map(|grant| &grant.callers);
-    let mut classes: BTreeMap<Named<'_>, Identity> = BTreeMap::new();
-    for caller in universe::callers(patterns) {
+    let of_budgets = sides.iter().flat_map(|side| side.policy.budgets()).flat_map(|budget| budget.callers());
+    // Callers of one class are named by the same grants and held to the same budgets.
+    let mut classes: BTreeMap<Named<'_>, BTreeMap<[BTreeSet<ResourceId>; 2], Identity>> = BTreeMap::new();
+    for caller in universe::callers(patterns.chain(of_budgets)) {
         let named = sides.each_ref().map(|side| {
             let named = side.grants().filter_map(|grant| Some((&grant.name, by(grant, &caller)?)));
             named.collect::<Vec<_>>()
         });
         if named.iter().any(|named| !named.is_empty()) {
-            classes.entry(named).or_insert(caller);
+            let budgets = sides.map(|side| held_to(side.policy, &assume(caller.clone())));
+            classes.entry(named).or_default().entry(budgets).or_insert(caller);
         }
     }
     let mut tally = Tally { place, hosts, lines: BTreeMap::new() };
     let mut compared = BTreeSet::new();
     let patterns: BTreeSet<&CallerPattern> =
         classes.keys().flatten().flatten().map(|(_, pattern)| *pattern).collect();
-    for caller in classes.values() {
+    for caller in classes.values().flat_map(BTreeMap::values) {
         let verdicts = place.verdicts(&assume(caller.clone()), now);
         // Of all that say who calls, the one that says it best.
         let label = patterns
@@ -92,7 +95,7 @@ fn compare(
             let mut take = |gain: Gain<'_>| tally.take(gain, (caller, &label), verdict, &verdicts);
             match (&verdict.old, &verdict.new) {
                 (Ok(old), Ok(new)) => {
-                    if compared.insert((old.name.clone(), new.name.clone())) {
+                    if compared.insert((Arc::as_ptr(old), Arc::as_ptr(new))) {
                         terms::grants((place.old.policy, old), (place.new.policy, new), diff);
                     }
                 }
@@ -110,6 +113,13 @@ fn compare(
         readings::compare(place, named, diff);
     }
     tally.say(&classes.keys().collect::<Vec<_>>(), diff);
+}
+
+/// The budgets that some calls of a caller are held to.
+fn held_to(policy: &Policy, caller: &Caller) -> BTreeSet<ResourceId> {
+    let grants = policy.grants_of(caller);
+    let budgets = grants.iter().flat_map(|grant| &*grant.budgets);
+    budgets.map(|budget| budget.name.clone()).collect()
 }
 
 /// The most specific pattern of a grant that names a caller.

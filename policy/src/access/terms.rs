@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::change::{Change, Diff, What};
 use super::words::{joined, limit, passed, reading};
-use crate::limit::{Limit, LimitId, LimitKey, LimitKind, Per, Unit, Window};
+use crate::limit::{Limit, LimitId, LimitKey, LimitKind, OnExhausted, Owner, Per, Unit, Window};
 use crate::path::EncodedForms;
 use crate::policy::{
     Allow, Assume, Credential, Destination, Grant, HttpDestination, Policy, Protocol, Proxy, Scrub,
@@ -66,6 +66,7 @@ pub(super) fn grants(
         caller_token,
         allow: Allow { response_headers, upgrades, range, .. },
         limits,
+        budgets: _,
         default_output_cap,
         assume,
         unpriced,
@@ -171,9 +172,10 @@ fn credential(
     }
 }
 
-/// A limit, and what it is told apart by in its grant.
-fn key(limit: &Limit) -> (Unit, Option<Per>, LimitKey) {
-    (limit.unit, LimitId::read(&limit.id).and_then(|id| id.per), limit.key)
+/// What a limit is told apart by among those of one call: those of a budget are its own, those of grants go on in one another.
+fn key(limit: &Limit) -> (Option<&Owner>, Unit, Option<Per>, LimitKey) {
+    let budget = Some(&limit.owner).filter(|owner| matches!(owner, Owner::Budget(_)));
+    (budget, limit.unit, LimitId::read(&limit.id).and_then(|id| id.per), limit.key)
 }
 
 fn limits((old, new): (&[Limit], &[Limit]), is_other: bool, terms: &mut Terms<'_>) {
@@ -208,7 +210,9 @@ pub(super) fn implies(one: &Limit, other: &Limit) -> bool {
         LimitKey::Namespace => 1,
         LimitKey::Shared => 2,
     };
-    let (unit, per, _) = key(one);
+    let is_as_hard = (one.on_exhausted == OnExhausted::Deny || one.on_exhausted == other.on_exhausted)
+        && (one.raises.is_empty() || one.raises == other.raises);
+    let (_, unit, per, _) = key(one);
     let is_alike = match (&one.kind, &other.kind) {
         (LimitKind::Concurrent, LimitKind::Concurrent) => true,
         (LimitKind::Gcra { burst, .. }, LimitKind::Gcra { burst: most, .. }) => burst <= most,
@@ -221,8 +225,13 @@ pub(super) fn implies(one: &Limit, other: &Limit) -> bool {
         },
         _ => false,
     };
-    (unit, per) == (other.unit, key(other).1)
+    let (_, other_unit, other_per, _) = key(other);
+    // A budget counts the calls of others too, so no limit of a grant is as hard.
+    let is_as_wide = matches!(other.owner, Owner::Grant(_)) || one.owner == other.owner;
+    (unit, per) == (other_unit, other_per)
         && is_alike
+        && is_as_hard
+        && is_as_wide
         && one.amount <= other.amount
         && width(one.key) >= width(other.key)
 }

@@ -4,7 +4,7 @@ use std::fmt::Display;
 
 use crate::decision::class_word;
 use crate::dialect::Class;
-use crate::limit::{Limit, LimitId, LimitKey, LimitKind, Unit, Window};
+use crate::limit::{Limit, LimitId, LimitKey, LimitKind, OnExhausted, Owner, Unit, Window};
 use crate::pattern::{MethodPattern, PathPattern};
 use crate::policy::{Allow, Credential, Grant, Protocol, TunnelTls};
 use crate::price::NanoUsd;
@@ -76,7 +76,17 @@ pub(super) fn limit(limit: &Limit) -> String {
         LimitKey::Namespace => " for each namespace",
         LimitKey::Caller => " for each caller",
     };
-    format!("{amount}{per}{how}{key}")
+    let whose = match &limit.owner {
+        Owner::Grant(_) => String::new(),
+        Owner::Budget(id) => format!(" by budget {id}"),
+    };
+    let then = match &limit.on_exhausted {
+        OnExhausted::Deny => String::new(),
+        OnExhausted::Flag => ", past which calls are marked".to_owned(),
+        OnExhausted::Downgrade(model) => format!(", past which calls are made with {model}"),
+    };
+    let raised = if limit.raises.is_empty() { "" } else { ", raised for a time" };
+    format!("{amount}{per}{how}{key}{whose}{then}{raised}")
 }
 
 /// Where the keys of a credential are read, and how one is put on a call.

@@ -2,6 +2,7 @@
 
 use super::grant::{allowed, assumed, collect, sorted};
 use super::{Environment, Scope};
+use crate::limit::Owner;
 use crate::model::{AllowSpec, BoundarySpec, List, Problem, Resource, SourceFile, read_boundaries};
 use crate::resource::{Boundary, Unpriced};
 
@@ -34,7 +35,7 @@ fn boundary(
     if spec.caller_token.is_some() {
         scope.required("spec.callerToken.audience", audience, "the `aud` of tokens that may be passed on");
     }
-    let limits = super::limit::limits((&resource.id, &spec.limits), &mut scope);
+    let limits = super::limit::limits((&Owner::Grant(resource.id.clone()), &spec.limits), &mut scope);
     let assume = spec.assume.as_ref().and_then(|assume| assumed(assume, &mut scope));
     let nothing = AllowSpec::default();
     let allow = spec.allow.as_ref().unwrap_or(&nothing);

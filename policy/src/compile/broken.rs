@@ -19,6 +19,7 @@ use crate::resource::{Block, BlockedAt, BlockedHosts, Credential};
 #[derive(Default)]
 struct Broken {
     source_pools: BTreeSet<ResourceId>,
+    budgets: BTreeSet<ResourceId>,
     destinations: BTreeSet<ResourceId>,
     stores: BTreeSet<ResourceId>,
     credentials: BTreeSet<ResourceId>,
@@ -88,6 +89,12 @@ impl Compiler<'_> {
             if refusing.contains(id) || credential.is_some_and(|it| broken.credentials.contains(&it)) {
                 Arc::make_mut(grant).is_broken = true;
                 denied.push(Denied::Grant(id.clone()));
+            }
+        }
+        for id in broken.budgets {
+            if let Some(budget) = self.parts.budgets.get_mut(&id) {
+                Arc::make_mut(budget).is_broken = true;
+                denied.push(Denied::Budget(id));
             }
         }
         let mut warnings = super::approval::warnings(self.model, &self.parts);
@@ -209,6 +216,7 @@ impl Broken {
         }
         Self {
             source_pools: ids("SourcePool", &model.source_pools, &named),
+            budgets: ids("Budget", &model.budgets, &named),
             destinations: ids("Destination", &model.destinations, &named),
             stores: ids("SecretStore", &model.stores, &named),
             credentials: ids("Credential", &model.credentials, &named),
@@ -231,6 +239,7 @@ impl Broken {
         }
         problems.iter().map(Problem::resource).all(|resource| {
             is_of(resource, "SourcePool", &self.source_pools)
+                || is_of(resource, "Budget", &self.budgets)
                 || is_of(resource, "Destination", &self.destinations)
                 || is_of(resource, "SecretStore", &self.stores)
                 || is_of(resource, "Credential", &self.credentials)

@@ -1,4 +1,4 @@
-//! Whom a grant is for. Callers that nothing proves are a problem: the grant would be for nobody.
+//! Whom a grant or a budget is for. Callers that nothing proves are a problem: it would be for nobody.
 
 use super::own::check_caller;
 use super::{Environment, Scope};
@@ -18,9 +18,19 @@ pub(super) fn callers(
 ) -> Vec<CallerPattern> {
     let what = "whom the grant is for, as in `[{spiffe: \"spiffe://prod.acme/ns/web/sa/*\"}]`";
     scope.at_least_one("spec.callers", list, what);
+    named("spec.callers", list, environment, scope)
+}
+
+/// The callers of a list, which stands at `at`.
+pub(super) fn named(
+    at: &str,
+    list: &List<CallerSpec>,
+    environment: &Environment,
+    scope: &mut Scope<'_>,
+) -> Vec<CallerPattern> {
     let mut callers = Vec::new();
     for (index, caller) in list.iter() {
-        let path = format!("spec.callers[{index}]");
+        let path = format!("{at}[{index}]");
         let CallerSpec { spiffe: id, service_account: account, token } = caller;
         let is_other =
             ["serviceAccount", "token"].iter().any(|kind| scope.source.has(&format!("{path}.{kind}")));

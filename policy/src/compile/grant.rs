@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::{Compiler, Scope};
 use crate::dialect::{Class, Dialect};
+use crate::limit::Owner;
 use crate::model::{AllowSpec, AssumeSpec, ClassWord, GrantSpec, LimitSpec, List, Resource, UnpricedWord};
 use crate::pattern::{MethodPattern, PathPattern};
 use crate::resource::{Allow, Approval, Assume, Credential, Destination, Grant, Injection, Scrub, Unpriced};
@@ -56,7 +57,7 @@ impl Compiler<'_> {
         check_actions(spec, credential.as_deref(), &mut scope);
         let (own, parts) = (&self.environment.audiences, (destination.as_deref(), credential.as_deref()));
         let caller_token = caller_token(spec, parts, own, &mut scope);
-        let limits = super::limit::limits((&resource.id, &spec.limits), &mut scope);
+        let limits = super::limit::limits((&Owner::Grant(resource.id.clone()), &spec.limits), &mut scope);
         if let Some(destination) = destination.as_deref() {
             check_protocol(spec, destination, &mut scope);
         }
@@ -82,6 +83,7 @@ impl Compiler<'_> {
             caller_token: if spec.caller_token.is_some() { Some(caller_token?) } else { None },
             allow,
             limits,
+            budgets: Box::default(),
             default_output_cap: spec.default_output_cap,
             assume,
             unpriced: spec.unpriced.map_or_else(Unpriced::default, Unpriced::from),

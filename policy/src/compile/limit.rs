@@ -7,17 +7,15 @@ use jiff::SignedDuration;
 use jiff::tz::TimeZone;
 
 use super::Scope;
-use crate::limit::{Limit, LimitId, LimitKey, LimitKind, Owner, Per, Unit, Window};
+use crate::limit::{Limit, LimitId, LimitKey, LimitKind, OnExhausted, Owner, Per, Unit, Window};
 use crate::model::{LimitSpec, List, WindowWord};
-use crate::name::ResourceId;
 
-/// The limits of a grant, in the order of their ids.
-pub(super) fn limits((id, written): (&ResourceId, &List<LimitSpec>), scope: &mut Scope<'_>) -> Vec<Limit> {
+/// The limits that one resource says, in the order of their ids.
+pub(super) fn limits((owner, written): (&Owner, &List<LimitSpec>), scope: &mut Scope<'_>) -> Vec<Limit> {
     let mut limits: BTreeMap<Arc<str>, (usize, Limit)> = BTreeMap::new();
-    let owner = Owner::Grant(id.clone());
     for (index, spec) in written.iter() {
         let mut writer = Writer { path: format!("spec.limits[{index}]"), scope };
-        let Some(limit) = writer.limit(&owner, spec) else { continue };
+        let Some(limit) = writer.limit(owner, spec) else { continue };
         match limits.get(&limit.id) {
             Some((first, _)) => {
                 let per = spec.per.map_or_else(String::new, |per| format!(" per {per}"));
@@ -68,7 +66,7 @@ impl Writer<'_, '_> {
         if amount == 0 {
             self.problem(
                 unit.as_str(),
-                "a limit of nothing allows nothing: write at least 1, or leave the grant out",
+                "a limit of nothing allows nothing: write at least 1, or allow no such calls",
             );
         }
         let key = spec.key.unwrap_or_default();
@@ -81,14 +79,33 @@ impl Writer<'_, '_> {
             ];
             self.refuse(&unused, "calls at one time are not counted over time: leave this out");
             let (id, owner, kind) = (id(owner, unit, None, key), owner.clone(), LimitKind::Concurrent);
-            return Some(Limit { id, owner, unit, amount, kind, key });
+            return Some(Limit {
+                id,
+                owner,
+                unit,
+                amount,
+                kind,
+                key,
+                on_exhausted: OnExhausted::Deny,
+                raises: Arc::default(),
+            });
         }
         let what = "one of second, minute, hour, day, week, month";
         let per = self.scope.required(&format!("{path}.per"), spec.per, what)?;
         let is_rate = unit == Unit::Requests && matches!(per, Per::Second | Per::Minute | Per::Hour);
         let kind =
             if is_rate { self.rate(spec, amount, per)? } else { LimitKind::Counted(self.window(spec, per)?) };
-        Some(Limit { id: id(owner, unit, Some(per), key), owner: owner.clone(), unit, amount, kind, key })
+        let (id, owner) = (id(owner, unit, Some(per), key), owner.clone());
+        Some(Limit {
+            id,
+            owner,
+            unit,
+            amount,
+            kind,
+            key,
+            on_exhausted: OnExhausted::Deny,
+            raises: Arc::default(),
+        })
     }
 
     /// Requests per second, minute or hour: a rate, with room for a tenth of it at once.

@@ -43,6 +43,7 @@ impl<'a> Namespaces<'a> {
         namespaces.add(&model.stores);
         namespaces.add(&model.credentials);
         namespaces.add(&model.source_pools);
+        namespaces.add(&model.budgets);
         namespaces
     }
 
@@ -54,6 +55,11 @@ impl<'a> Namespaces<'a> {
     /// Whether it is the gateway's own namespace, whose owner may name anybody and use what is the gateway's.
     pub(super) fn is_gateways(&self, namespace: &str) -> bool {
         self.home.gateway_namespace.as_ref().is_some_and(|own| own.as_str() == namespace)
+    }
+
+    /// The namespaces with such labels.
+    pub(super) fn selected(&self, selector: &SelectorSpec) -> impl Iterator<Item = &'a Name> {
+        self.labels.iter().filter(|(_, labels)| matches(selector, labels)).map(|(name, _)| name)
     }
 
     fn consents(&self, (from, namespace): (&str, &str), (kind, to): (&'static str, &ResourceId)) -> bool {

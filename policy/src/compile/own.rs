@@ -21,19 +21,21 @@ pub(super) fn check_allowed(allowed: Option<&AllowedNamespaces>, scope: &mut Sco
         scope.problem(&format!("{PATH}.names"), "this list is empty: leave `allowedNamespaces` out");
     }
     if let Some(selector) = selector {
-        check_selector(selector, scope);
+        check_selector(&format!("{PATH}.selector"), selector, scope);
     }
 }
 
-fn check_selector(selector: &SelectorSpec, scope: &mut Scope<'_>) {
-    let path = format!("{PATH}.selector");
+pub(super) fn check_selector(path: &str, selector: &SelectorSpec, scope: &mut Scope<'_>) {
     let expressions = &selector.match_expressions;
     let is_written =
         |field: &str, has_some: bool| has_some || scope.source.claims(&format!("{path}.{field}"));
     if !is_written("matchLabels", !selector.match_labels.is_empty())
         && !is_written("matchExpressions", expressions.written().is_some_and(|count| count > 0))
     {
-        scope.problem(&path, "an empty selector would be every namespace: write `allowedNamespaces: All`");
+        scope.problem(
+            path,
+            "an empty selector would be every namespace: say what their labels are, or write `All` instead",
+        );
     }
     for (index, requirement) in expressions.iter() {
         let at = format!("{path}.matchExpressions[{index}]");
@@ -72,7 +74,7 @@ pub(super) fn check_allowed_paths(paths: &List<String>, scope: &mut Scope<'_>) {
     }
 }
 
-/// A grant of an app's namespace is for callers of that namespace, whoever vouches for others.
+/// What an app's namespace says of callers, it says of callers of that namespace, whoever vouches for others.
 pub(super) fn check_caller(
     path: &str,
     caller: &CallerPattern,
@@ -96,8 +98,9 @@ pub(super) fn check_caller(
             Some(domain) => format!(", as `spiffe://{domain}/ns/{namespace}/sa/*`"),
             None => String::new(),
         };
+        let kind = scope.kind;
         let message = format!(
-            "a Grant of the namespace `{namespace}` is for callers of that namespace{example}: only one of the gateway's own namespace names others"
+            "a {kind} of the namespace `{namespace}` is for callers of that namespace{example}: only one of the gateway's own namespace names others"
         );
         scope.problem(&format!("{path}.{field}"), message);
     }

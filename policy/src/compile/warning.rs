@@ -11,7 +11,7 @@ use crate::model::{Model, Problem, Source};
 use crate::pattern::{MethodPattern, ModelPattern};
 use crate::policy::Parts;
 use crate::price::{NanoUsd, Price};
-use crate::resource::{Credential, Destination, Grant, StoreKind, Unpriced};
+use crate::resource::{Budget, Credential, Destination, Grant, StoreKind, Unpriced};
 
 pub(super) fn warnings(model: &Model, parts: &Parts) -> Vec<Problem> {
     let mut warnings = Vec::new();
@@ -32,6 +32,13 @@ pub(super) fn warnings(model: &Model, parts: &Parts) -> Vec<Problem> {
         };
         if !parts.destinations.values().any(leaves) {
             warnings.push(resource.source.problem("", "no destination has this source pool"));
+        }
+    }
+    for resource in &model.budgets {
+        let is_above = |budget: &Arc<Budget>| budget.parent.as_ref() == Some(&resource.id);
+        if resource.spec.applies_to.is_none() && !parts.budgets.values().any(is_above) {
+            let message = "no call is held to this: say in `appliesTo` which are, or name it as the `parent` of a Budget";
+            warnings.push(resource.source.problem("", message));
         }
     }
     for resource in &model.stores {

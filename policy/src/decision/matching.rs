@@ -300,7 +300,7 @@ fn obstacle(grant: &Grant, call: &Call<'_>) -> Option<Reason> {
     if grant.suspended.is_some() {
         return Some(Reason::GrantSuspended);
     }
-    if grant.is_broken {
+    if grant.is_broken || grant.broken_budget().is_some() {
         return Some(Reason::BrokenConfiguration);
     }
     if grant.approval == Approval::Lacking {

@@ -28,7 +28,15 @@ pub(super) fn refusal(
                 grant.name, grant.destination.name
             ),
         ),
-        None => denial(reason, grants, call, requested),
+        None => match grant.broken_budget() {
+            Some(budget) => {
+                let name = &budget.name;
+                let detail =
+                    format!("budget {name} has an error, so nothing is let through that it might limit");
+                Denial::new(reason, detail)
+            }
+            None => denial(reason, grants, call, requested),
+        },
     }
 }
 

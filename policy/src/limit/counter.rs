@@ -88,6 +88,18 @@ impl Counter {
         Ok(slice)
     }
 
+    /// Holds `amount` in the slice of `now`, whatever is left.
+    pub fn reserve_past(&mut self, window: &Window, amount: u64, now: Timestamp) -> WindowSlot {
+        let period = self.advance(window, now);
+        let slot = self.slot(&period);
+        // What a slice has no room for is not held, so that the totals stay its sums.
+        let before = slot.held;
+        slot.held = before.saturating_add(amount);
+        let (slice, added) = (slot.slice, slot.held - before);
+        self.held += u128::from(added);
+        slice
+    }
+
     /// Holds `amount` more in a slice that [`Counter::reserve`] gave, if it fits under `cap` beside all that is spent and held at `now`. One
     /// that has left the window takes nothing more.
     pub fn extend(

@@ -13,6 +13,8 @@ use crate::name::{NameError, ResourceId};
 pub enum Owner {
     /// It is written in this grant.
     Grant(ResourceId),
+    /// It is written in this budget.
+    Budget(ResourceId),
 }
 
 /// The id of a limit, taken apart. Its text is `<owner>/<unit>/<per>/<key>`, e.g. `grant/checkout-openai/tokens/day/shared`.
@@ -32,7 +34,7 @@ pub struct LimitId<'a> {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OwnerError {
     /// No kind of resource that owns limits.
-    #[error("limits belong to a grant, as in `grant/checkout-openai`")]
+    #[error("limits belong to a grant or a budget, as in `grant/checkout-openai`")]
     Kind,
     /// No id follows the kind.
     #[error(transparent)]
@@ -75,6 +77,7 @@ impl fmt::Display for Owner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Grant(id) => write!(f, "grant/{id}"),
+            Self::Budget(id) => write!(f, "budget/{id}"),
         }
     }
 }
@@ -85,6 +88,7 @@ impl FromStr for Owner {
     fn from_str(text: &str) -> Result<Self, OwnerError> {
         match text.split_once('/') {
             Some(("grant", id)) => Ok(Self::Grant(id.parse()?)),
+            Some(("budget", id)) => Ok(Self::Budget(id.parse()?)),
             _ => Err(OwnerError::Kind),
         }
     }
@@ -96,7 +100,14 @@ mod tests {
 
     #[test]
     fn an_id_reads_back_from_its_text() {
-        for owner in ["grant/checkout", "grant/shop/checkout", "grant/tokens/day", "grant/concurrency"] {
+        for owner in [
+            "grant/checkout",
+            "grant/shop/checkout",
+            "grant/tokens/day",
+            "grant/concurrency",
+            "budget/organisation",
+            "budget/shop/tokens",
+        ] {
             let whose: Owner = owner.parse().unwrap();
             assert_eq!(whose.to_string(), owner);
             for key in LimitKey::ALL {
@@ -117,7 +128,7 @@ mod tests {
         for text in ["", "month", "grant/a/tokens/day", "grant/a/tokens/shared", "grant/a/words/day/shared"] {
             assert_eq!(LimitId::read(text), None, "{text}");
         }
-        for text in ["", "grant", "grant/", "budget/a", "grant/a/b/c"] {
+        for text in ["", "grant", "grant/", "budget/", "destination/a", "grant/a/b/c"] {
             assert!(text.parse::<Owner>().is_err(), "{text}");
         }
     }

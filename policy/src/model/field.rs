@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer};
 
@@ -163,3 +164,31 @@ impl<'de> Deserialize<'de> for Address {
         text(deserializer, "an IP address, as in `192.0.2.7`")
     }
 }
+
+/// An instant, as `2026-12-31T00:00:00Z`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Instant(pub(crate) Timestamp);
+
+/// The text is no instant.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no instant: write a date, a time and `Z` or an offset, as in `2026-12-31T00:00:00Z`")]
+pub(crate) struct InstantError(String);
+
+impl FromStr for Instant {
+    type Err = InstantError;
+
+    fn from_str(text: &str) -> Result<Self, InstantError> {
+        text.parse().map(Self).map_err(|_| InstantError(text.chars().take(80).collect()))
+    }
+}
+
+impl<'de> Deserialize<'de> for Instant {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        text(deserializer, "an instant, as in `2026-12-31T00:00:00Z`")
+    }
+}
+
+/// A part of a hundred.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct Percent(pub(crate) u8);

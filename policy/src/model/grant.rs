@@ -180,7 +180,7 @@ pub(crate) struct LimitSpec {
     /// For requests per second, minute or hour: how many may come at once. Without it a tenth of the amount, at least 1.
     #[schemars(range(min = 1))]
     pub(crate) burst: Option<u32>,
-    /// Who shares one count: all callers of the grant, those of a namespace, or one caller by itself.
+    /// Who shares one count: all callers together, those of a namespace, or one caller by itself.
     #[schemars(extend("default" = "shared"))]
     pub(crate) key: Option<LimitKey>,
     /// For everything else: where the window begins. Without it `calendar` for day, week and month, else `rolling`. A rolling

@@ -7,13 +7,14 @@ use std::borrow::Cow;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::{Map, Value, json};
 
-use super::field::{Address, Interval, List, MOST_ELEMENTS, Money};
+use super::field::{Address, Instant, Interval, List, MOST_ELEMENTS, Money, Percent};
 use super::from::Weight;
 use super::grant::ResponseHeader;
 use super::verify::BundleSpec;
 use super::{
-    AllowedNamespaces, ApprovalSpec, BoundarySpec, CredentialSpec, DestinationSpec, GrantSpec, HttpWord,
-    ResourceDocument, SomeNamespacesSpec, SourcePoolSpec, StoreSpec, VerifySpec,
+    AllowedNamespaces, AppliesTo, ApprovalSpec, BoundarySpec, BudgetSpec, CallSelectorSpec, CredentialSpec,
+    DestinationSpec, DowngradeSpec, GrantSpec, HttpWord, OnExhaustedSpec, ResourceDocument,
+    SomeNamespacesSpec, SourcePoolSpec, StoreSpec, VerifySpec,
 };
 use crate::caller::{AccountName, Issuer};
 use crate::hash::GrantHash;
@@ -24,7 +25,7 @@ use crate::pattern::{
 };
 
 /// The name of every kind of resource, with the schema of a whole document of that kind.
-pub fn kind_schemas(generator: &mut SchemaGenerator) -> [(&'static str, Schema); 6] {
+pub fn kind_schemas(generator: &mut SchemaGenerator) -> [(&'static str, Schema); 7] {
     [
         ("Destination", document::<DestinationSpec>("Destination", generator)),
         ("SecretStore", document::<StoreSpec>("SecretStore", generator)),
@@ -32,6 +33,7 @@ pub fn kind_schemas(generator: &mut SchemaGenerator) -> [(&'static str, Schema);
         ("Grant", document::<GrantSpec>("Grant", generator)),
         ("Approval", document::<ApprovalSpec>("Approval", generator)),
         ("SourcePool", document::<SourcePoolSpec>("SourcePool", generator)),
+        ("Budget", document::<BudgetSpec>("Budget", generator)),
     ]
 }
 
@@ -159,6 +161,8 @@ schema_forms! {
     Issuer: "issuer", {"type": "string", "pattern": "^[A-Za-z0-9._~:/@%-]{1,512}$"};
     Interval: "duration", {"type": "string", "pattern": "^0*[1-9][0-9]*(ms|s|m|h|d)$"};
     Money: "money", {"type": "string", "pattern": "^[0-9]+(\\.[0-9]+)?\\s+USD$"};
+    Instant: "instant", {"type": "string", "pattern": "^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ]"};
+    Percent: "percent", {"type": "integer", "minimum": 1, "maximum": 100};
     Address: "IP address", {"type": "string", "pattern": "^[0-9A-Fa-f:.]+$"};
     Weight: "whole number", {"type": "integer", "minimum": 0, "maximum": (Self::HEAVIEST)};
     HttpWord: "version", {"enum": ["auto", 1, 1.1, 2, "1", "1.1", "2"]};
@@ -206,6 +210,36 @@ impl JsonSchema for AllowedNamespaces {
 
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         let some = generator.subschema_for::<SomeNamespacesSpec>();
+        json_schema!({ "anyOf": [{ "const": "All" }, some] })
+    }
+}
+
+impl JsonSchema for OnExhaustedSpec {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "OnExhausted".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let downgrade = generator.subschema_for::<DowngradeSpec>();
+        json_schema!({ "anyOf": [{ "enum": ["deny", "flag"] }, downgrade] })
+    }
+}
+
+impl JsonSchema for AppliesTo {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "AppliesTo".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let some = generator.subschema_for::<CallSelectorSpec>();
         json_schema!({ "anyOf": [{ "const": "All" }, some] })
     }
 }

@@ -63,6 +63,8 @@ impl Referred<'_> {
             default_output_cap,
             assume,
             unpriced,
+            // Budgets are limits beside it, whoever owns it.
+            budgets: _,
             // Its state: lifted, it is what was approved.
             suspended: _,
             approval: _,
@@ -195,7 +197,8 @@ fn allow(allow: &Allow) -> Value {
 
 fn limit(limit: &Limit) -> Value {
     // The id says whose it is, what it counts and for whom together.
-    let Limit { id, owner: _, unit: _, amount, kind, key: _ } = limit;
+    // Only limits of budgets have something to say of their end, or are raised.
+    let Limit { id, owner: _, unit: _, amount, kind, key: _, on_exhausted: _, raises: _ } = limit;
     let kind = match kind {
         LimitKind::Concurrent => json!("concurrent"),
         LimitKind::Gcra { per, burst } => json!({ "rate": [per.as_secs().to_string(), burst.to_string()] }),

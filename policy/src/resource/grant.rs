@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::budget::Budget;
 use super::caller_index::NamesCallers;
 use super::credential::Credential;
 use super::destination::Destination;
@@ -26,8 +27,10 @@ pub struct Grant {
     pub caller_token: Option<Box<str>>,
     /// Which calls.
     pub allow: Allow,
-    /// How much, in the order of their ids.
+    /// How much, in the order of their ids; as a caller has the grant, with the limits of `budgets`.
     pub limits: Vec<Limit>,
+    /// The budgets that calls by it are held to, by name, as a caller has the grant. As it is written it has none.
+    pub budgets: Box<[Arc<Budget>]>,
     /// Output tokens written into a call that names no cap.
     pub default_output_cap: Option<u64>,
     /// What a call that nothing bounds is held at; `None`: it is refused.
@@ -118,6 +121,13 @@ impl Grant {
     /// Whether what the call asks for decides: models are limited, or tokens or spend are.
     pub fn limits_content(&self) -> bool {
         !self.allow.models.is_empty() || self.limits_unit(Unit::Tokens) || self.limits_unit(Unit::Spend)
+    }
+}
+
+impl Grant {
+    /// The first of its budgets that has an error.
+    pub(crate) fn broken_budget(&self) -> Option<&Budget> {
+        self.budgets.iter().map(AsRef::as_ref).find(|budget| budget.is_broken)
     }
 }
 

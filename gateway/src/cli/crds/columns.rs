@@ -98,3 +98,13 @@ pub(super) const SOURCE_POOL: &[PrinterColumn] = &[
     AGE,
     WHY,
 ];
+
+pub(super) const BUDGET: &[PrinterColumn] = &[
+    PrinterColumn::text("Parent", ".spec.parent"),
+    ACCEPTED,
+    PROGRAMMED,
+    PrinterColumn::text("Spent", ".status.limits[0].spent"),
+    PrinterColumn::text("Left", ".status.limits[0].left"),
+    AGE,
+    WHY,
+];

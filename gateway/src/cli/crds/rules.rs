@@ -7,7 +7,7 @@ use anyhow::Context;
 use serde_json::{Value, json};
 use tollgate_policy::model::MOST_KEYS;
 
-/// More limits than anybody writes for one grant.
+/// More limits than anybody writes for one grant or budget.
 const LIMITS: u32 = 64;
 
 /// One line, with something in it.
@@ -47,6 +47,10 @@ const GRANT: &[Rule] = &[
         message: "actions are told apart only where a credential signs for AWS: leave this out",
         field: ".allow.actions",
     },
+];
+
+/// Of the limits of a grant and of a budget.
+const OF_LIMITS: &[Rule] = &[
     Rule {
         at: "/limits/items",
         rule: "!has(self.concurrency) || !(has(self.per) || has(self.burst) || has(self.window) || has(self.timezone))",
@@ -103,6 +107,7 @@ fn bounds(kind: &str) -> Vec<FieldBound> {
             not_empty("/allow/properties/classes"),
             not_empty("/allow/properties/actions"),
         ],
+        "Budget" => vec![not_empty("/limits"), ("/limits", "maxItems", json!(LIMITS))],
         _ => Vec::new(),
     }
 }
@@ -112,11 +117,13 @@ pub(super) fn add(kind: &str, schema: &mut Value) -> anyhow::Result<()> {
     for (at, name, bound) in bounds(kind) {
         place(schema, at)?[name] = bound;
     }
-    if kind != "Grant" {
-        return Ok(());
-    }
+    let rules = match kind {
+        "Grant" => [GRANT, OF_LIMITS],
+        "Budget" => [&[], OF_LIMITS],
+        _ => return Ok(()),
+    };
     keep_nulls(place(schema, "")?);
-    for Rule { at, rule, message, field } in GRANT {
+    for Rule { at, rule, message, field } in rules.into_iter().flatten() {
         let mut made = json!({ "rule": rule, "message": message });
         if !field.is_empty() {
             made["fieldPath"] = (*field).into();
@@ -130,8 +137,8 @@ pub(super) fn add(kind: &str, schema: &mut Value) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Lets an API server keep what is null, which it drops otherwise. What a grant does not say it does not forbid, so the
-/// compiler has to see an empty word, as a template makes one, and refuses the grant for it.
+/// Lets an API server keep what is null, which it drops otherwise. What a grant or a budget does not say it does not forbid,
+/// so the compiler has to see an empty word, as a template makes one, and refuses the object for it.
 fn keep_nulls(schema: &mut Value) {
     if let Some(elements) = schema.get_mut("items") {
         keep_nulls(elements);

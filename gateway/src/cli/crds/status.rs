@@ -97,6 +97,11 @@ fn limits() -> Value {
                 "spent": amount("What was used in the window that runs."),
                 "held": amount("What calls under way may still use."),
                 "left": amount("What is left for new calls."),
+                "reached": {
+                    "type": "integer",
+                    "format": "int32",
+                    "description": "Of a budget: the highest of its thresholds that is reached, in percent.",
+                },
                 "resets": {
                     "type": "string",
                     "format": "date-time",

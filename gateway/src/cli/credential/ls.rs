@@ -8,8 +8,9 @@ use anyhow::{Context, anyhow};
 use clap::{Args, ValueEnum};
 use jiff::Timestamp;
 
-use super::{Gateway, admin};
+use super::Gateway;
 use crate::app;
+use crate::cli::admin;
 use crate::cli::check::Subject;
 use crate::cli::{complain, output};
 use crate::credentials::{self, KeyListing};

@@ -6,7 +6,8 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use clap::Args;
 
-use super::{Gateway, admin};
+use super::Gateway;
+use crate::cli::admin;
 use crate::cli::check::Subject;
 use crate::cli::say;
 use crate::credentials::RefreshOutcome;

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use super::{Definitions, SETTINGS, referred};
 
 /// The tables there are: a kind, or a field of one whose fields have a table of their own.
-const TABLES: [&str; 11] = [
+const TABLES: [&str; 12] = [
     "Destination",
     "SecretStore",
     "SecretStore.vault",
@@ -13,6 +13,7 @@ const TABLES: [&str; 11] = [
     "Credential.mint",
     "Grant",
     "Grant.limits",
+    "Budget",
     "Approval",
     "SourcePool",
     "Boundary",
@@ -193,6 +194,7 @@ fn plural(words: &str) -> String {
     match words {
         "text" => words.to_owned(),
         _ if words.starts_with('`') => words.to_owned(),
+        _ if words.starts_with("whole number") => words.replacen("number", "numbers", 1),
         _ if words.contains("mapping") => words.replace("mapping", "mappings"),
         _ if words.ends_with("address") => format!("{words}es"),
         _ => format!("{words}s"),

@@ -18,6 +18,7 @@ use super::super::condition::{Condition, bounded, condition};
 use super::super::kind::ObjectKind;
 use super::super::object::{ClusterObject, ObjectKey};
 use super::{Refused, StatusMember};
+use crate::budgets;
 use crate::core::Shared;
 use crate::quota::LimitUsage;
 
@@ -26,8 +27,16 @@ const LONGEST_MESSAGE: usize = 4096;
 /// By how much a credential's next refresh may move without being told of.
 const STEADY: Duration = Duration::from_secs(90);
 /// Ends with what a field refers to another object by.
-const REFERENCES: [&str; 6] =
-    ["destination", "credential", "store", "clientCertificate", "destinations", "sourcePool"];
+const REFERENCES: [&str; 8] = [
+    "destination",
+    "credential",
+    "store",
+    "clientCertificate",
+    "destinations",
+    "sourcePool",
+    "credentials",
+    "parent",
+];
 
 /// What was compiled, by object.
 pub(super) struct Findings<'a> {
@@ -74,6 +83,9 @@ impl<'a> Findings<'a> {
         let mut in_force = HashSet::new();
         let reached = policy.destinations().filter(|it| snapshot.tls(&it.name).is_some());
         in_force.extend(reached.map(|it| label(ObjectKind::Destination, &it.name)));
+        in_force.extend(
+            policy.budgets().filter(|it| !it.is_broken).map(|it| label(ObjectKind::Budget, &it.name)),
+        );
         in_force.extend(policy.source_pools().map(|(id, _)| label(ObjectKind::SourcePool, id)));
         in_force.extend(policy.stores().map(|it| label(ObjectKind::SecretStore, &it.name)));
         in_force.extend(policy.credentials().map(|it| label(ObjectKind::Credential, &it.name)));
@@ -238,12 +250,16 @@ impl<'a> Findings<'a> {
         match object.key.kind {
             ObjectKind::Grant if is_due => {
                 let limits = self.grants.get(&id).map(|grant| grant.limits.as_slice()).unwrap_or_default();
-                let limits: Vec<Value> = limits.iter().filter_map(|limit| self.live.limit(limit)).collect();
-                vec![
-                    (StatusMember::Limits, if limits.is_empty() { Value::Null } else { limits.into() }),
-                    self.hash(&id),
-                ]
+                vec![self.live.limits(limits, &[]), self.hash(&id)]
             }
+            ObjectKind::Budget if is_due => {
+                let mut budgets = self.published.snapshot.policy.budgets();
+                let budget = budgets.find(|budget| budget.name == id);
+                let (limits, thresholds) =
+                    budget.map(|budget| (budget.limits.as_slice(), &*budget.thresholds)).unwrap_or_default();
+                vec![self.live.limits(limits, thresholds)]
+            }
+            ObjectKind::Budget => vec![kept(StatusMember::Limits)],
             ObjectKind::Credential if is_due => self.live.credential(&id, current),
             ObjectKind::Grant => vec![kept(StatusMember::Limits), self.hash(&id)],
             ObjectKind::Credential => vec![kept(StatusMember::Health), kept(StatusMember::NextRefresh)],
@@ -259,9 +275,15 @@ impl<'a> Findings<'a> {
 }
 
 impl Live {
+    /// What is used of the limits of one object.
+    fn limits(&self, limits: &[Limit], thresholds: &[u8]) -> (StatusMember, Value) {
+        let limits: Vec<Value> = limits.iter().filter_map(|limit| self.limit(limit, thresholds)).collect();
+        (StatusMember::Limits, if limits.is_empty() { Value::Null } else { limits.into() })
+    }
+
     /// What is used of a limit; `None` of a rate, which cannot be asked. Where callers or namespaces have counts of their own, the sum of
     /// what they used, and the least that any has left.
-    fn limit(&self, limit: &Limit) -> Option<Value> {
+    fn limit(&self, limit: &Limit, thresholds: &[u8]) -> Option<Value> {
         if matches!(limit.kind, LimitKind::Gcra { .. }) {
             return None;
         }
@@ -277,8 +299,12 @@ impl Live {
             "id": &*limit.id,
             "spent": shown(lines.iter().map(|it| it.spent).sum()),
             "held": shown(lines.iter().map(|it| it.held).sum()),
-            "left": shown(left.unwrap_or(limit.amount)),
+            "left": shown(left.unwrap_or_else(|| limit.amount_at(self.now))),
         });
+        let reached = lines.iter().map(|it| budgets::reached(thresholds, it.spent, it.amount)).max();
+        if let (Some(reached @ 1..), Some(said)) = (reached, said.as_object_mut()) {
+            said.insert("reached".to_owned(), reached.into());
+        }
         if let (LimitKind::Counted(window), Some(said)) = (&limit.kind, said.as_object_mut())
             && let Some(resets) = window.resets(self.now)
         {
@@ -330,6 +356,26 @@ pub(super) fn is_accepted(status: &Value) -> Option<bool> {
 pub(super) fn refusal(status: &Value) -> Option<&str> {
     let accepted = condition(status, "Accepted").filter(|_| is_accepted(status) == Some(false));
     accepted?.get("message")?.as_str()
+}
+
+/// What a status says of thresholds that its status before did not: a limit has reached one, or another.
+pub(super) fn thresholds(status: &Value, before: &Value) -> Vec<String> {
+    let limits = |status: &Value| -> Vec<Value> {
+        let limits = status.get(StatusMember::Limits.word()).and_then(Value::as_array);
+        limits.cloned().unwrap_or_default()
+    };
+    let reached = |limit: &Value| limit.get("reached").and_then(Value::as_u64).unwrap_or(0);
+    let before = limits(before);
+    let text = |limit: &Value, member: &str| limit[member].as_str().unwrap_or_default().to_owned();
+    let is_new = |limit: &&Value| {
+        let known = before.iter().find(|known| known["id"] == limit["id"]);
+        reached(limit) > known.map_or(0, reached)
+    };
+    let said = |limit: &Value| {
+        let (id, spent, left) = (text(limit, "id"), text(limit, "spent"), text(limit, "left"));
+        format!("{} % of {id} are used: {spent} are spent, and {left} left", reached(limit))
+    };
+    limits(status).iter().filter(is_new).map(said).collect()
 }
 
 /// Whether what is wanted stands there already; what others wrote besides does not count.

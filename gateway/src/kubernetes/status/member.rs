@@ -7,7 +7,7 @@ use super::super::kind::ObjectKind;
 pub(crate) enum StatusMember {
     /// The generation of the object that the status is of.
     ObservedGeneration,
-    /// How much of each limit of a grant is used.
+    /// How much of each limit of a grant or a budget is used.
     Limits,
     /// What a grant compiles to.
     Hash,
@@ -25,7 +25,8 @@ impl StatusMember {
     pub(crate) fn of(kind: ObjectKind) -> impl Iterator<Item = Self> {
         Self::ALL.into_iter().filter(move |member| match member {
             Self::ObservedGeneration => true,
-            Self::Limits | Self::Hash => kind == ObjectKind::Grant,
+            Self::Limits => matches!(kind, ObjectKind::Grant | ObjectKind::Budget),
+            Self::Hash => kind == ObjectKind::Grant,
             Self::Health | Self::NextRefresh => kind == ObjectKind::Credential,
         })
     }

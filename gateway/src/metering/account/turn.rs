@@ -21,7 +21,7 @@ impl Account {
     /// As the hold of a call, and `ledger_unavailable`.
     pub(in crate::metering) fn turn(&self, call: &Arc<PermittedCall>) -> Result<Box<Self>, Denial> {
         let now = Timestamp::now();
-        let hold = self.core.shared.quota.hold(&call.permit, &call.demand(), now);
+        let hold = self.core.shared.quota.hold(&call.permit, call.model(), &call.demand(), now);
         let hold = hold.map_err(|denial| call.explained(denial))?;
         let mut turn = self.turn_holding(hold, call);
         turn.journal_hold()?;
@@ -79,7 +79,7 @@ impl Account {
             trace: CallTrace::default(),
         });
         turn.permitted(call);
-        turn.hold(hold);
+        turn.hold(call, hold);
         turn
     }
 

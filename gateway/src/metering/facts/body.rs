@@ -145,6 +145,7 @@ impl<'a, 'de> Draft<'a, 'de> {
                 let model =
                     json::string(value, name)?.filter(|model| !model.is_empty() && model.len() <= NAME_MAX);
                 self.model = Some(model.ok_or_else(|| json::invalid(name, "must be a model's name"))?);
+                self.model_at = Some(self.range(value));
             }
             Member::Stream => self.stream = json::flag(value, name)?,
             Member::UsageOption(option) => self.usage = Some(self.usage_option(name, option, value)?),

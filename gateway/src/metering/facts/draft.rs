@@ -22,6 +22,7 @@ pub(super) struct Draft<'a, 'de> {
     pub(super) seen: Vec<&'a Member>,
     pub(super) has_members: bool,
     pub(super) model: Option<Cow<'de, str>>,
+    pub(super) model_at: Option<Range<usize>>,
     pub(super) stream: bool,
     pub(super) cap: Option<u64>,
     pub(super) budget: u64,
@@ -82,6 +83,7 @@ impl<'a, 'de> Draft<'a, 'de> {
             seen: Vec::new(),
             has_members: false,
             model: None,
+            model_at: None,
             stream: false,
             cap: None,
             budget: 0,
@@ -240,6 +242,7 @@ impl<'a, 'de> Draft<'a, 'de> {
             has_members: self.has_members,
             usage: self.usage_mark(),
             cap: self.cap_mark(),
+            model: self.model_at.clone(),
         };
         let facts = Facts {
             actions: Actions::default(),

@@ -51,7 +51,7 @@ fn refusal(endpoint: &Endpoint, body: &str) -> (Reason, String) {
 
 fn edited(endpoint: &Endpoint, body: &str, cap: Option<u64>) -> String {
     let read = read_text(endpoint, body).unwrap();
-    let edited = apply(&read.edits(cap), Bytes::copy_from_slice(body.as_bytes()));
+    let edited = apply(&read.edits(cap, None), Bytes::copy_from_slice(body.as_bytes()));
     let edited = String::from_utf8(edited.to_vec()).unwrap();
     serde_json::from_str::<Value>(&edited).unwrap_or_else(|error| panic!("{error}: {edited}"));
     edited
@@ -90,7 +90,7 @@ fn a_body_without_rules_is_not_read() {
     let plain = endpoint("http", "/any");
     let read = read(&plain, &HeaderMap::new(), b"\xff not json").unwrap();
     assert_eq!(read.facts, Facts { body_bytes: 10, ..Facts::default() });
-    assert!(read.edits(Some(5)).is_empty() && !read.hides_usage());
+    assert!(read.edits(Some(5), None).is_empty() && !read.hides_usage());
 }
 
 #[test]
@@ -227,12 +227,12 @@ fn a_body_that_needs_no_edit_is_sent_as_it_came() {
         r#"{"max_tokens":5}"#,
     ] {
         let read = read_text(&chat(), body).unwrap();
-        assert!(read.edits(Some(9)).is_empty() && !read.hides_usage(), "{body}");
+        assert!(read.edits(Some(9), None).is_empty() && !read.hides_usage(), "{body}");
         let bytes = Bytes::from_static(b"abc");
-        assert_eq!(apply(&read.edits(None), bytes.clone()).as_ptr(), bytes.as_ptr(), "not copied");
+        assert_eq!(apply(&read.edits(None, None), bytes.clone()).as_ptr(), bytes.as_ptr(), "not copied");
     }
     assert!(!read_text(&responses(), r#"{"stream":true}"#).unwrap().hides_usage());
-    assert!(read_text(&messages(), r#"{"stream":true}"#).unwrap().edits(None).is_empty());
+    assert!(read_text(&messages(), r#"{"stream":true}"#).unwrap().edits(None, None).is_empty());
 }
 
 #[test]

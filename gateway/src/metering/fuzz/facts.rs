@@ -75,12 +75,12 @@ fn assert_agrees(rules: &RequestRules, found: &ReadBody, members: &[(String, Val
 
 /// The edited body is read as the one that came, and has nothing else in it.
 fn assert_edits(found: &ReadBody, body: &[u8], read: impl FnOnce(&[u8]) -> Option<ReadBody>) {
-    let edits = found.edits(Some(7));
+    let edits = found.edits(Some(7), None);
     let edited = apply(&edits, Bytes::copy_from_slice(body));
     let again = read(&edited);
     assert!(again.is_some(), "{}", String::from_utf8_lossy(&edited));
     let Some(again) = again else { return };
-    assert!(!again.hides_usage() && again.edits(Some(7)).is_empty(), "nothing is left to edit");
+    assert!(!again.hides_usage() && again.edits(Some(7), None).is_empty(), "nothing is left to edit");
     let (facts, edited_facts) = (&found.facts, &again.facts);
     assert_eq!((&facts.model, facts.stream), (&edited_facts.model, edited_facts.stream));
     assert_eq!(facts.choices, edited_facts.choices);

@@ -1,0 +1,53 @@
+//! Limits beside those of grants: budgets after compilation.
+
+use std::collections::BTreeSet;
+
+use crate::limit::Limit;
+use crate::name::ResourceId;
+use crate::pattern::CallerPattern;
+
+/// Limits that calls are held to beside those of their grants.
+#[derive(Debug, Clone)]
+pub struct Budget {
+    /// Its name.
+    pub name: ResourceId,
+    /// The calls that it is for; `None`: only those of budgets below it.
+    pub applies_to: Option<CallSelector>,
+    /// The budget above it.
+    pub parent: Option<ResourceId>,
+    /// How much, in the order of their ids.
+    pub limits: Vec<Limit>,
+    /// Percents of an amount that are told once they are used, in their order.
+    pub thresholds: Box<[u8]>,
+    /// It has an error: no call goes out that is held to it.
+    pub is_broken: bool,
+}
+
+/// Some calls: all of it holds of them, and `None` of every call.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CallSelector {
+    /// Who makes them.
+    pub callers: Option<Vec<CallerPattern>>,
+    /// Where they go.
+    pub destinations: Option<BTreeSet<ResourceId>>,
+    /// The key that is put on them.
+    pub credentials: Option<BTreeSet<ResourceId>>,
+}
+
+impl Budget {
+    /// The callers that it names.
+    pub(crate) fn callers(&self) -> &[CallerPattern] {
+        let selector = self.applies_to.as_ref();
+        selector.and_then(|selector| selector.callers.as_deref()).unwrap_or_default()
+    }
+}
+
+impl CallSelector {
+    /// Whether calls there with this key on them are selected, whoever makes them.
+    pub(crate) fn selects(&self, destination: &ResourceId, credential: Option<&ResourceId>) -> bool {
+        let is_among = |ids: &Option<BTreeSet<ResourceId>>, id: Option<&ResourceId>| {
+            ids.as_ref().is_none_or(|ids| id.is_some_and(|id| ids.contains(id)))
+        };
+        is_among(&self.destinations, Some(destination)) && is_among(&self.credentials, credential)
+    }
+}
