@@ -36,6 +36,7 @@ mod pace;
 mod peer_scope;
 mod preflight;
 mod quota;
+mod replica_id;
 mod reply;
 mod report;
 mod request;

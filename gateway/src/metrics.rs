@@ -20,7 +20,7 @@ use crate::expiry::Purpose;
 use crate::identity::IssuerStanding;
 use crate::key_health::KeyStatus;
 use crate::kubernetes::WatchStatus;
-use crate::quota::LimitUsage;
+use crate::quota::{LimitUsage, ReplicaStatus};
 use crate::stats::{BUCKETS, Durations, Series, Sums, Totals};
 use crate::upstream::DestinationStatus;
 
@@ -30,6 +30,8 @@ pub(crate) struct Scrape<'a> {
     pub(crate) sums: Sums,
     pub(crate) refused_handshakes: Vec<(&'static str, u64)>,
     pub(crate) limits: Vec<LimitUsage>,
+    /// How replicas share limits, where they do.
+    pub(crate) replicas: Option<ReplicaStatus>,
     /// The parts of the ledger, and whether each works.
     pub(crate) ledger: [(&'static str, bool); 3],
     /// Source addresses, whether the machine has each, and how many connections leave from it.
@@ -188,6 +190,12 @@ impl Scrape<'_> {
         amounts(&families::LIMIT_AMOUNT, |usage| usage.amount);
         amounts(&families::LIMIT_SPENT, |usage| usage.spent);
         amounts(&families::LIMIT_HELD, |usage| usage.held);
+        let Some(replicas) = &self.replicas else { return };
+        amounts(&families::LIMIT_LEASED, |usage| usage.leased.unwrap_or_default());
+        page.one(&families::LIMIT_STORE_UP, flag(replicas.up));
+        page.one(&families::LIMIT_REPLICAS, replicas.live as f64);
+        page.one(&families::LIMIT_SLICES, replicas.granted as f64);
+        page.one(&families::LIMIT_SLICES_LACKED, replicas.lacked as f64);
     }
 
     fn cluster(&self, page: &mut MetricsPage) {

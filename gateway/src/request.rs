@@ -94,7 +94,7 @@ async fn forward(
     let mut template = Template::new(head, &call.permit, now)?;
 
     faults.at(Stage::Hold);
-    let hold = core.shared.quota.hold(&call.permit, &call.demand(), now);
+    let hold = core.shared.quota.hold_soon(&call.permit, &call.demand(), now).await;
     account.hold(hold.map_err(|denial| call.explained(denial))?);
     template.carry(body.render(&call, core.shared.limits.least()), &call.permit);
     account.journal_hold()?;

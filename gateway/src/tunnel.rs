@@ -115,7 +115,8 @@ async fn connect(
     let call = PermittedCall::passed_through(admission.permit(&Facts::default(), now)?);
     account.permitted(&call);
 
-    account.hold(shared.quota.hold(&call.permit, &call.demand(), Timestamp::now())?);
+    let hold = shared.quota.hold_soon(&call.permit, &call.demand(), Timestamp::now()).await?;
+    account.hold(hold);
     account.journal_hold()?;
     account.written().await?;
 

@@ -18,6 +18,7 @@ use serde::Deserialize;
 
 mod counter;
 mod id;
+pub mod slices;
 mod state;
 mod window;
 
@@ -43,6 +44,8 @@ pub struct Limit {
     pub kind: LimitKind,
     /// Whose calls share one count.
     pub key: LimitKey,
+    /// What becomes of it where replicas share it and their store is gone.
+    pub store_failure: StoreFailure,
 }
 
 /// How a limit counts.
@@ -127,6 +130,26 @@ pub enum LimitKey {
     Namespace,
     /// Each SPIFFE id by itself.
     Caller,
+}
+
+/// What becomes of a limit that replicas share once their store is gone for longer than a lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum StoreFailure {
+    /// Nothing is let through.
+    Deny,
+    /// Each replica lets its even part of the amount through.
+    Local,
+}
+
+impl StoreFailure {
+    /// What a limit does that says nothing.
+    pub fn of(unit: Unit) -> Self {
+        match unit {
+            Unit::Tokens | Unit::Spend | Unit::Bytes | Unit::Seconds => Self::Deny,
+            Unit::Requests | Unit::Concurrency => Self::Local,
+        }
+    }
 }
 
 impl Window {

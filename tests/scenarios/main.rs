@@ -59,6 +59,7 @@ mod schema;
 mod scrubbing;
 mod sdk;
 mod sessions;
+mod shared_limits;
 mod signing;
 mod smuggling;
 mod sources;

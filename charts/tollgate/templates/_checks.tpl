@@ -24,6 +24,12 @@
 {{- if and $values.telemetry.headers (not $values.telemetry.endpoint) -}}
 {{- fail "telemetry.endpoint: name the collector that telemetry.headers are for" -}}
 {{- end -}}
+{{- if and $values.redis.username (not $values.redis.passwordSecret) -}}
+{{- fail "redis.passwordSecret: name the Secret with the password of redis.username" -}}
+{{- end -}}
+{{- if and $values.redis.caSecret (not $values.redis.tls) -}}
+{{- fail "redis.tls: is false, so that redis.caSecret verifies nothing" -}}
+{{- end -}}
 {{- if and $values.persistence.existingClaim (or (ne $values.kind "Deployment") (gt (int $values.replicas) 1)) -}}
 {{- fail "persistence.existingClaim: is for a Deployment with one replica: a data directory belongs to one pod" -}}
 {{- end -}}

@@ -87,6 +87,9 @@ containers:
       {{- if and $values.telemetry.endpoint $values.telemetry.headers }}
       - {name: telemetry, mountPath: /etc/tollgate/telemetry, readOnly: true}
       {{- end }}
+      {{- if include "tollgate.redisFiles" . }}
+      - {name: redis, mountPath: /etc/tollgate/redis, readOnly: true}
+      {{- end }}
       - {name: data, mountPath: /var/lib/tollgate}
       # What SQLite sorts for a large report.
       - {name: tmp, mountPath: /tmp}

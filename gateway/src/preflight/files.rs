@@ -60,6 +60,10 @@ pub(super) fn of_settings(settings: &Settings, base: &Path) -> Vec<Problem> {
         ("interception.caKeyFile", settings.interception.as_ref().map(|ca| base.join(&ca.ca_key_file))),
         ("admin.tokenFile", Some(settings.admin.token_file.clone())),
         ("ledger.sealKeyFile", settings.ledger.seal_key_file.clone()),
+        (
+            "limits.redis.passwordFile",
+            settings.limits.redis.as_ref().and_then(|redis| redis.password_file.clone()),
+        ),
     ];
     let named = named.into_iter().map(|(field, file)| (field.to_owned(), file));
     let headers = settings.telemetry.header_files().map(|(field, file)| (field, file.cloned()));

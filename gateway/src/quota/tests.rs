@@ -6,12 +6,13 @@ use jiff::SignedDuration;
 use jiff::tz::TimeZone;
 use tollgate_policy::caller::Identity;
 use tollgate_policy::denial::Reason;
-use tollgate_policy::limit::{LimitKey, LimitKind, Owner, Per, Window};
+use tollgate_policy::limit::{LimitKey, LimitKind, Owner, Per, StoreFailure, Window};
 
 use super::*;
 
 mod contention;
 mod edits;
+mod leases;
 mod pieces;
 
 const WEB: &str = "spiffe://prod.acme/ns/shop/sa/web";
@@ -28,7 +29,15 @@ fn day() -> LimitKind {
 
 fn limit(unit: Unit, amount: u64, kind: LimitKind, key: LimitKey) -> Limit {
     let owner = Owner::Grant("test".parse().unwrap());
-    Limit { id: format!("{owner}/{unit}/day/{key}").into(), owner, unit, amount, kind, key }
+    Limit {
+        id: format!("{owner}/{unit}/day/{key}").into(),
+        owner,
+        unit,
+        amount,
+        kind,
+        key,
+        store_failure: StoreFailure::of(unit),
+    }
 }
 
 fn tokens(amount: u64) -> Limit {

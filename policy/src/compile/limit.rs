@@ -7,7 +7,7 @@ use jiff::SignedDuration;
 use jiff::tz::TimeZone;
 
 use super::Scope;
-use crate::limit::{Limit, LimitId, LimitKey, LimitKind, Owner, Per, Unit, Window};
+use crate::limit::{Limit, LimitId, LimitKey, LimitKind, Owner, Per, StoreFailure, Unit, Window};
 use crate::model::{LimitSpec, List, WindowWord};
 use crate::name::ResourceId;
 
@@ -78,17 +78,21 @@ impl Writer<'_, '_> {
                 ("burst", spec.burst.is_some()),
                 ("window", spec.window.is_some()),
                 ("timezone", spec.timezone.is_some()),
+                ("onStoreFailure", spec.on_store_failure.is_some()),
             ];
             self.refuse(&unused, "calls at one time are not counted over time: leave this out");
             let (id, owner, kind) = (id(owner, unit, None, key), owner.clone(), LimitKind::Concurrent);
-            return Some(Limit { id, owner, unit, amount, kind, key });
+            let store_failure = StoreFailure::of(unit);
+            return Some(Limit { id, owner, unit, amount, kind, key, store_failure });
         }
         let what = "one of second, minute, hour, day, week, month";
         let per = self.scope.required(&format!("{path}.per"), spec.per, what)?;
         let is_rate = unit == Unit::Requests && matches!(per, Per::Second | Per::Minute | Per::Hour);
         let kind =
             if is_rate { self.rate(spec, amount, per)? } else { LimitKind::Counted(self.window(spec, per)?) };
-        Some(Limit { id: id(owner, unit, Some(per), key), owner: owner.clone(), unit, amount, kind, key })
+        let store_failure = spec.on_store_failure.unwrap_or(StoreFailure::of(unit));
+        let (id, owner) = (id(owner, unit, Some(per), key), owner.clone());
+        Some(Limit { id, owner, unit, amount, kind, key, store_failure })
     }
 
     /// Requests per second, minute or hour: a rate, with room for a tenth of it at once.
