@@ -5,6 +5,7 @@ mod environment;
 mod own_files;
 mod reload;
 mod share;
+mod shared_limits;
 mod signals;
 
 use std::fs::DirBuilder;
@@ -28,6 +29,7 @@ use self::cores::{Cores, ListenerSockets};
 pub(crate) use self::environment::{environment, environment_of, home};
 use self::own_files::OwnFiles;
 use self::reload::Reload;
+use self::shared_limits::SharedLimits;
 use self::signals::{Asked, Signals};
 use crate::admin::{self, Admin, AdminViews};
 use crate::audit::{Auditor, OpenTrail};
@@ -42,7 +44,6 @@ use crate::ledger::{Balances, Keep, Ledger, LedgerError, Recovered, SharedKeeper
 use crate::listener;
 use crate::memory;
 use crate::otlp::{Exports, PreparedExport, Sinks};
-use crate::quota::Quota;
 use crate::settings::{self, KeepSettings, ResourceSettings, Settings, TlsMode};
 use crate::slow_notice;
 use crate::snapshot::{Snapshot, Snapshots};
@@ -76,6 +77,7 @@ pub struct App {
     settings: Settings,
     logs: Option<Flush>,
     exports: Option<Exports>,
+    slices: Option<SharedLimits>,
     /// Addresses of the listeners, in the order of the settings.
     pub listeners: Vec<SocketAddr>,
     /// Address of the admin port.
@@ -171,9 +173,11 @@ impl App {
             settings,
             logs,
             exports: None,
+            slices: None,
             listeners,
             admin: admin_address,
         };
+        app.slices = SharedLimits::keep(&app.shared, &app.settings, app.control.handle())?;
         let views = app.control(reload, standing, (ledger, cluster), admin_socket)?;
         let (control, rules) = (app.control.handle(), app.shared.rules.clone());
         app.exports = prepared.map(|prepared| prepared.start(control, rules, move || views.families()));
@@ -256,6 +260,9 @@ impl App {
         let hurry = signals::next(&mut signals);
         let hurried = self.control.block_on(self.shared.drain.run(delay, timeout.0, hurry));
         self.cores.stop();
+        if let Some(slices) = self.slices {
+            slices.give_back(&self.control, GIVE_BACK);
+        }
         let give_back = if hurried { Duration::ZERO } else { GIVE_BACK };
         self.control.block_on(async {
             tokio::select! {
@@ -295,7 +302,7 @@ fn shared(
         snapshots: Snapshots::default(),
         secrets: Secrets::observed(control.clone(), dialable(rules.clone()), observer, fits, versions),
         keys: KeyPools::default(),
-        quota: Quota::new(),
+        quota: shared_limits::quota(settings),
         trust: Arc::clone(&files.identity.trust),
         rules,
         interception: files.interception.as_ref().map(|files| Arc::clone(&files.interception)),

@@ -74,7 +74,7 @@ pub use postgres::{
 pub use record::{Attempt, Bounded, Charge, HoldLine, Outcome, Record, RecordId, UsageSource};
 pub use recover::Recovered;
 pub use replay::replay;
-pub(crate) use replica::name as replica_name;
+pub(crate) use replica::{id_or_new as replica_id, name as replica_name};
 pub use report_store::ReportStore;
 pub use retention::Keep;
 pub use segment::SegmentEnd;

@@ -20,7 +20,7 @@ use crate::expiry::Purpose;
 use crate::identity::IssuerStanding;
 use crate::key_health::KeyStatus;
 use crate::kubernetes::WatchStatus;
-use crate::quota::LimitUsage;
+use crate::quota::{LimitUsage, ReplicaStatus};
 use crate::stats::{BUCKETS, Durations, Series, Sums, Totals};
 use crate::upstream::DestinationStatus;
 
@@ -30,6 +30,8 @@ pub(crate) struct Scrape<'a> {
     pub(crate) sums: Sums,
     pub(crate) refused_handshakes: Vec<(&'static str, u64)>,
     pub(crate) limits: Vec<LimitUsage>,
+    /// How replicas share limits, where they do.
+    pub(crate) replicas: Option<ReplicaStatus>,
     /// The parts of the ledger that there are, and whether each works.
     pub(crate) ledger: [Option<(&'static str, bool)>; 4],
     /// Bytes of the journal that the database of several replicas has not got, if there is one.
@@ -193,12 +195,20 @@ impl Scrape<'_> {
         amounts(&families::LIMIT_AMOUNT, |usage| usage.amount);
         amounts(&families::LIMIT_SPENT, |usage| usage.spent);
         amounts(&families::LIMIT_HELD, |usage| usage.held);
+        if self.replicas.is_some() {
+            amounts(&families::LIMIT_LEASED, |usage| usage.leased.unwrap_or_default());
+        }
         let budgets = self.limits.iter().filter_map(|usage| {
             let Owner::Budget(budget) = &usage.owner else { return None };
             let used = usage.spent.saturating_add(usage.held) as f64 / usage.amount.max(1) as f64;
             Some(([budget.to_string(), usage.limit.to_string(), usage.key.to_string()].map(Cow::Owned), used))
         });
         page.show(&families::BUDGET_USED, budgets);
+        let Some(replicas) = &self.replicas else { return };
+        page.one(&families::LIMIT_STORE_UP, flag(replicas.up));
+        page.one(&families::LIMIT_REPLICAS, replicas.live as f64);
+        page.one(&families::LIMIT_SLICES, replicas.granted as f64);
+        page.one(&families::LIMIT_SLICES_LACKED, replicas.lacked as f64);
     }
 
     fn cluster(&self, page: &mut MetricsPage) {

@@ -254,6 +254,11 @@ pub(crate) fn places(settings: &Settings) -> Vec<Problem> {
     let collector = settings.telemetry.address().and_then(|address| refused(address, &rules));
     warnings.extend(collector.map(|message| settings.problem("telemetry.otlp.endpoint", message)));
     warnings.extend(database(settings, &rules));
+    for (at, address) in settings.limits.redis.iter().flat_map(|redis| redis.addresses.iter().enumerate()) {
+        let message = address.host.parse().ok().and_then(|ip| refused(ip, &rules));
+        let field = format!("limits.redis.addresses[{at}]");
+        warnings.extend(message.map(|message| settings.problem(&field, message)));
+    }
     warnings
 }
 

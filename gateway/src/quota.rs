@@ -9,6 +9,7 @@
 //! Lacks on purpose: a clock for the windows, any knowledge of prices, and the ledger. Rates start full after a restart.
 
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
@@ -24,21 +25,28 @@ use crate::ledger::Charge;
 
 mod cell;
 mod hold;
+mod keeper;
 mod key;
+mod lease;
 mod plan;
 mod rate;
 mod refusal;
 mod share;
+mod slice_store;
 
 #[cfg(test)]
 mod tests;
 
 pub use hold::{Allowance, Hold};
+pub(crate) use keeper::Keeper;
+pub(crate) use lease::{ReplicaStatus, Replicas};
 pub use rate::RateHeaders;
 pub(crate) use rate::quota_unit;
 
+use cell::Cell;
 use key::Keys;
-use plan::{Plan, Registry};
+use lease::{PoolId, SliceLease};
+use plan::{Item, Plan, Registry};
 
 /// The most that one call may use; or what it did use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +69,7 @@ pub struct Quota {
     table: ArcSwap<CellTable>,
     /// Held by whoever makes the next table.
     writer: Mutex<()>,
+    replicas: Option<Arc<Replicas>>,
 }
 
 /// What one limit counts for one key at an instant.
@@ -80,6 +89,8 @@ pub struct LimitUsage {
     pub spent: u64,
     /// Reserved by calls under way; their number for concurrency.
     pub held: u64,
+    /// What this replica may have spent and hold at most, where replicas share the limit.
+    pub leased: Option<u64>,
 }
 
 /// By the address of the grant, which cannot be another's while it is kept alive here.
@@ -124,6 +135,22 @@ impl Quota {
         Arc::new(Self::default())
     }
 
+    /// Counts that are shared with other replicas.
+    pub(crate) fn shared(replicas: Arc<Replicas>) -> Arc<Self> {
+        let registry = Registry::new(Some(Arc::clone(&replicas)));
+        let table = CellTable { plans: Map::default(), more: Arc::default(), registry };
+        Arc::new(Self {
+            table: ArcSwap::from_pointee(table),
+            writer: Mutex::default(),
+            replicas: Some(replicas),
+        })
+    }
+
+    /// How the replicas share, where they do.
+    pub(crate) fn replicas(&self) -> Option<&Arc<Replicas>> {
+        self.replicas.as_ref()
+    }
+
     /// Makes room for the limits of a policy; to be called before it is published. An edit of an amount keeps what is counted, but
     /// a rate whose numbers change starts full. A limit that is no longer named is forgotten once no call holds any of it and its
     /// window has nothing left.
@@ -150,6 +177,62 @@ impl Quota {
         }
     }
 
+    /// [`Quota::hold`], waiting for a slice where another replica may have what the call needs.
+    ///
+    /// # Errors
+    /// As [`Quota::hold`].
+    pub async fn hold_soon(
+        &self,
+        permit: &Permit,
+        model: Option<&str>,
+        demand: &Demand,
+        now: Timestamp,
+    ) -> Result<Hold, Denial> {
+        match (self.hold(permit, model, demand, now), &self.replicas) {
+            (Err(denial), Some(replicas)) => {
+                // Kept apart, so that a call that need not wait does not pay for the room.
+                Box::pin(self.hold_after(permit, (model, demand), denial, replicas.wait())).await
+            }
+            (held, _) => held,
+        }
+    }
+
+    #[cold]
+    async fn hold_after(
+        &self,
+        permit: &Permit,
+        (model, demand): (Option<&str>, &Demand),
+        mut denial: Denial,
+        patience: Duration,
+    ) -> Result<Hold, Denial> {
+        let grant = permit.grant();
+        let deadline = tokio::time::Instant::now() + patience;
+        let plan = {
+            let table = self.table.load();
+            match table.plans.get(&address(grant)) {
+                Some((_, plan)) => Arc::clone(plan),
+                None => self.more(&table, grant),
+            }
+        };
+        let keys = Keys::of(permit.caller().id());
+        for cell in plan
+            .items
+            .iter()
+            .map(|item| item.counts.cell(keys.get(item.limit.key), &item.limit, Timestamp::now()))
+        {
+            while let Some(answer) = cell.lease.as_ref().and_then(SliceLease::answer) {
+                if tokio::time::timeout_at(deadline, answer).await.is_err() {
+                    return Err(denial);
+                }
+                match self.hold(permit, model, demand, Timestamp::now()) {
+                    Ok(hold) => return Ok(hold),
+                    Err(again) => denial = again,
+                }
+            }
+        }
+        Err(denial)
+    }
+
     /// Reserves nothing, for what has begun although it could not be held: what it used counts in the windows of `now`.
     pub fn hold_nothing(&self, permit: &Permit, now: Timestamp) -> Hold {
         let grant = permit.grant();
@@ -169,6 +252,25 @@ impl Quota {
     pub fn extend(&self, hold: &mut Hold, piece: &Demand, now: Timestamp) -> Result<(), Denial> {
         let table = self.table.load();
         hold.extend(piece, |limit| table.registry.amount(limit, now), now)
+    }
+
+    /// [`Quota::extend`], waiting for a slice where another replica may have what is needed.
+    ///
+    /// # Errors
+    /// As [`Quota::hold`].
+    pub async fn extend_soon(&self, hold: &mut Hold, piece: &Demand, now: Timestamp) -> Result<(), Denial> {
+        let mut extended = self.extend(hold, piece, now);
+        let Some(replicas) = self.replicas.as_ref().filter(|_| extended.is_err()) else { return extended };
+        let deadline = tokio::time::Instant::now() + replicas.wait();
+        for cell in hold.cells() {
+            while let Some(answer) = cell.lease.as_ref().and_then(SliceLease::answer) {
+                if extended.is_ok() || tokio::time::timeout_at(deadline, answer).await.is_err() {
+                    return extended;
+                }
+                extended = self.extend(hold, piece, Timestamp::now());
+            }
+        }
+        extended
     }
 
     /// Looks whether some of these grants, one of which will decide, still has something of every limit: `budget_exhausted` where none has.
@@ -210,6 +312,10 @@ impl Quota {
     /// all of them together are not.
     pub fn usage(&self, now: Timestamp) -> Vec<LimitUsage> {
         self.table.load().registry.usage(now)
+    }
+
+    fn find(&self, pool: &PoolId) -> Option<(Item, Arc<Cell>)> {
+        self.table.load().registry.find(pool)
     }
 
     fn adopt(&self, policy: &Policy, now: Timestamp) {

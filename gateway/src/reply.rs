@@ -84,6 +84,7 @@ pub(crate) const fn status(reason: Reason) -> StatusCode {
         R::NotReady
         | R::Overloaded
         | R::LedgerUnavailable
+        | R::LimitsUnavailable
         | R::SecretUnavailable
         | R::SourceUnavailable
         | R::CircuitOpen
@@ -262,7 +263,9 @@ mod tests {
     use http::HeaderMap;
     use http::header::WWW_AUTHENTICATE;
     use serde_json::{Value, json};
-    use tollgate_policy::limit::{Limit, LimitKey, LimitKind, LimitState, OnExhausted, Owner, Unit, Usage};
+    use tollgate_policy::limit::{
+        Limit, LimitKey, LimitKind, LimitState, OnExhausted, Owner, StoreFailure, Unit, Usage,
+    };
 
     use super::*;
 
@@ -290,6 +293,7 @@ mod tests {
             key: LimitKey::Shared,
             on_exhausted: OnExhausted::Deny,
             raises: std::sync::Arc::default(),
+            store_failure: StoreFailure::Deny,
         };
         let state = LimitState::new(&limit, Usage { spent: 90, held: 5 }, 20);
         let state = state.resets_in(Some(Duration::from_millis(1_200)));

@@ -95,7 +95,8 @@ async fn forward(
     let mut template = Template::new(head, &call.permit, now)?;
 
     faults.at(Stage::Hold);
-    let (call, hold) = body.held(call, &core.shared.quota, (&snapshot.policy, context.grants()), now)?;
+    let policy = (&snapshot.policy, &**context.grants());
+    let (call, hold) = body.held(call, &core.shared.quota, policy, now).await?;
     account.hold(&call, hold);
     template.carry(body.render(&call, core.shared.limits.least()), &call.permit);
     account.journal_hold()?;

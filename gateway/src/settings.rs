@@ -3,6 +3,7 @@
 mod limits;
 mod listeners;
 mod proxy;
+mod redis;
 mod resources;
 mod schema;
 #[cfg(test)]
@@ -13,6 +14,7 @@ pub(crate) use limits::INLINE_FIELDS;
 pub use limits::RequestLimits;
 pub use listeners::DoubleHboneSettings;
 pub use proxy::ProxyProtocolSettings;
+pub use redis::{HostAndPort, RedisSettings};
 pub(crate) use resources::KubernetesSettings;
 pub use resources::ResourceSettings;
 pub(crate) use schema::{PauseText, SizeText};
@@ -392,6 +394,7 @@ impl Settings {
         settings.admin.token_file = base.join(&settings.admin.token_file);
         settings.ledger = settings.ledger.based(base);
         settings.telemetry = settings.telemetry.based(base);
+        settings.limits.redis = settings.limits.redis.map(|redis| redis.based(base));
         settings.checked()
     }
 

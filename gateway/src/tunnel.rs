@@ -115,7 +115,8 @@ async fn connect(
     let call = PermittedCall::passed_through(admission.permit(&Facts::default(), now)?);
     account.permitted(&call);
 
-    account.hold(&call, shared.quota.hold(&call.permit, None, &call.demand(), Timestamp::now())?);
+    let hold = shared.quota.hold_soon(&call.permit, None, &call.demand(), Timestamp::now()).await?;
+    account.hold(&call, hold);
     account.journal_hold()?;
     account.written().await?;
 

@@ -114,6 +114,8 @@ reasons! {
     BudgetHeld = "budget_held",
     /// The budget is used up until its window ends.
     BudgetExhausted = "budget_exhausted",
+    /// The store that replicas share a limit in has been gone for too long.
+    LimitsUnavailable = "limits_unavailable",
     /// The ledger cannot be written.
     LedgerUnavailable = "ledger_unavailable",
     /// The credential's value cannot be had.

@@ -19,6 +19,7 @@ use serde::Deserialize;
 
 mod counter;
 mod id;
+pub mod slices;
 mod state;
 mod window;
 
@@ -48,6 +49,8 @@ pub struct Limit {
     pub on_exhausted: OnExhausted,
     /// By how much the amount is more for a time.
     pub raises: Arc<[Raise]>,
+    /// What becomes of it where replicas share it and their store is gone.
+    pub store_failure: StoreFailure,
 }
 
 /// What becomes of a call for which a limit has not enough left.
@@ -167,6 +170,26 @@ impl Limit {
         match self.amount_at(now) {
             amount if amount == self.amount => Cow::Borrowed(self),
             amount => Cow::Owned(Self { amount, ..self.clone() }),
+        }
+    }
+}
+
+/// What becomes of a limit that replicas share once their store is gone for longer than a lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum StoreFailure {
+    /// Nothing is let through.
+    Deny,
+    /// Each replica lets its even part of the amount through.
+    Local,
+}
+
+impl StoreFailure {
+    /// What a limit does that says nothing.
+    pub fn of(unit: Unit) -> Self {
+        match unit {
+            Unit::Tokens | Unit::Spend | Unit::Bytes | Unit::Seconds => Self::Deny,
+            Unit::Requests | Unit::Concurrency => Self::Local,
         }
     }
 }

@@ -56,6 +56,12 @@ const WRONG: [(&str, &[&str]); 29] = [
         r#"{"telemetry": {"headers": {"authorization": {"secret": "s", "key": "k"}}}}"#,
         &["telemetry.endpoint", "collector"],
     ),
+    (r#"{"redis": {"addresses": ["redis"]}}"#, &["redis/addresses"]),
+    (
+        r#"{"redis": {"addresses": ["redis:6379"], "username": "u"}}"#,
+        &["redis.passwordSecret", "redis.username"],
+    ),
+    (r#"{"redis": {"addresses": ["redis:6379"], "caSecret": "ca"}}"#, &["redis.tls", "redis.caSecret"]),
     (r#"{"persistence": {"existingClaim": "journal"}}"#, &["persistence.existingClaim", "one replica"]),
     (r#"{"persistence": {"hostPath": "/var/lib/tollgate"}}"#, &["persistence.hostPath", "DaemonSet"]),
     (r#"{"kind": "DaemonSet", "autoscaling": {"enabled": true}}"#, &["autoscaling.enabled", "DaemonSet"]),

@@ -61,6 +61,7 @@ mod scrubbing;
 mod sdk;
 mod sessions;
 mod shared_budgets;
+mod shared_limits;
 mod signing;
 mod smuggling;
 mod sources;

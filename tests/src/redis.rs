@@ -11,7 +11,9 @@ use crate::sandbox::Sandbox;
 pub struct Redis {
     address: SocketAddr,
     password: String,
-    _process: Process,
+    config: PathBuf,
+    logs: PathBuf,
+    process: Option<Process>,
 }
 
 impl Redis {
@@ -29,12 +31,36 @@ impl Redis {
             address.port(),
             sandbox.providers().display()
         );
-        let name = format!("redis-{}", address.port());
-        let config = sandbox.input(&format!("{name}.conf"), config);
+        let config = sandbox.input(&format!("redis-{}.conf", address.port()), config);
+        let mut redis = Self { address, password, config, logs: sandbox.providers(), process: None };
+        redis.restart().await;
+        redis
+    }
+
+    /// SIGKILL: it forgets everything.
+    pub fn kill(&mut self) {
+        self.process.take().expect("a running server").kill();
+    }
+
+    /// Starts it at the same port, with nothing in it.
+    pub async fn restart(&mut self) {
         let mut command = Command::new(program("redis-server").expect("Redis is installed"));
-        let mut process = Process::spawn(&name, &sandbox.providers(), command.arg(config));
-        process.listening(address).await;
-        Self { address, password, _process: process }
+        let name = format!("redis-{}", self.address.port());
+        let mut process = Process::spawn(&name, &self.logs, command.arg(&self.config));
+        process.listening(self.address).await;
+        self.process = Some(process);
+    }
+
+    /// Its password.
+    pub fn password(&self) -> &str {
+        &self.password
+    }
+
+    /// What `redis-cli` answers.
+    pub fn ask(&self, arguments: &[&str]) -> String {
+        let output = self.client(self.address).args(arguments).output().expect("redis-cli runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("text")
     }
 
     /// The port it listens on.

@@ -27,6 +27,12 @@
 {{- if and $values.postgres.address (not $values.postgres.passwordSecret) -}}
 {{- fail "postgres.passwordSecret: name the Secret with the password for postgres.address" -}}
 {{- end -}}
+{{- if and $values.redis.username (not $values.redis.passwordSecret) -}}
+{{- fail "redis.passwordSecret: name the Secret with the password of redis.username" -}}
+{{- end -}}
+{{- if and $values.redis.caSecret (not $values.redis.tls) -}}
+{{- fail "redis.tls: is false, so that redis.caSecret verifies nothing" -}}
+{{- end -}}
 {{- if and $values.persistence.existingClaim (or (ne $values.kind "Deployment") (gt (int $values.replicas) 1)) -}}
 {{- fail "persistence.existingClaim: is for a Deployment with one replica: a data directory belongs to one pod" -}}
 {{- end -}}

@@ -90,6 +90,9 @@ containers:
       {{- if $values.postgres.address }}
       - {name: postgres, mountPath: /etc/tollgate/postgres, readOnly: true}
       {{- end }}
+      {{- if include "tollgate.redisFiles" . }}
+      - {name: redis, mountPath: /etc/tollgate/redis, readOnly: true}
+      {{- end }}
       - {name: data, mountPath: /var/lib/tollgate}
       # What SQLite sorts for a large report.
       - {name: tmp, mountPath: /tmp}

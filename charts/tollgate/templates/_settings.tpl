@@ -111,6 +111,16 @@ keyFile: /etc/tollgate/certificate/tls.key
 {{- $_ := set $settings "telemetry" (dict "otlp" $otlp) -}}
 {{- end -}}
 {{- end -}}
+{{- with $values.redis -}}
+{{- if .addresses -}}
+{{- $redis := dict "addresses" .addresses -}}
+{{- with .sentinel -}}{{- $_ := set $redis "sentinel" . -}}{{- end -}}
+{{- with .username -}}{{- $_ := set $redis "username" . -}}{{- end -}}
+{{- with .passwordSecret -}}{{- $_ := set $redis "passwordFile" "/etc/tollgate/redis/password" -}}{{- end -}}
+{{- if .tls -}}{{- $_ := set $redis "tls" (.caSecret | empty | ternary dict (dict "caFile" "/etc/tollgate/redis/ca.crt")) -}}{{- end -}}
+{{- $_ := set $settings "limits" (dict "redis" $redis) -}}
+{{- end -}}
+{{- end -}}
 {{- $settings = mergeOverwrite $settings (deepCopy $values.settings) -}}
 {{- with include "tollgate.apiServer" . -}}
 {{- $egress := get $settings "egress" | default dict -}}

@@ -29,6 +29,11 @@ bundle-{{ . | sha256sum | trunc 10 }}
         storage: {{ index . 2 }}
 {{- end -}}
 
+{{/* Whether there are files for the store of shared limits: as text, empty for no. */}}
+{{- define "tollgate.redisFiles" -}}
+{{- with .Values.redis -}}{{- if and .addresses (or .passwordSecret (and .tls .caSecret)) -}}true{{- end -}}{{- end -}}
+{{- end -}}
+
 {{- define "tollgate.volumes" -}}
 {{- $values := .Values -}}
 {{- $certificate := $values.identity.certificate -}}
@@ -86,6 +91,20 @@ bundle-{{ . | sha256sum | trunc 10 }}
       - secret: {name: {{ $values.postgres.passwordSecret }}, items: [{key: {{ $values.postgres.passwordKey }}, path: password}]}
       {{- if $values.postgres.caSecret }}
       - secret: {name: {{ $values.postgres.caSecret }}, items: [{key: {{ $values.postgres.caKey }}, path: ca.crt}]}
+      {{- end }}
+{{- end }}
+{{- if include "tollgate.redisFiles" . }}
+- name: redis
+  projected:
+    defaultMode: 0440
+    sources:
+      {{- with $values.redis }}
+      {{- if .passwordSecret }}
+      - secret: {name: {{ .passwordSecret }}, items: [{key: {{ .passwordKey }}, path: password}]}
+      {{- end }}
+      {{- if and .tls .caSecret }}
+      - secret: {name: {{ .caSecret }}, items: [{key: {{ .caKey }}, path: ca.crt}]}
+      {{- end }}
       {{- end }}
 {{- end }}
 {{- if and $values.seal.enabled $values.seal.existingSecret }}

@@ -80,6 +80,7 @@ impl AdminViews {
             sums,
             refused_handshakes: self.shared.trust.refused().collect(),
             limits: self.shared.quota.usage(Timestamp::now()),
+            replicas: self.shared.quota.replicas().map(|replicas| replicas.status()),
             ledger: [
                 Some(("journal", self.cores.iter().all(|core| core.journal.available().is_ok()))),
                 Some(("store", self.ledger.storing())),
@@ -277,6 +278,7 @@ impl AdminViews {
                 json!({
                     "limit": *usage.limit, "owner": usage.owner.to_string(), "key": *usage.key, "unit": usage.unit.as_str(),
                     "amount": usage.amount, "spent": usage.spent, "held": usage.held,
+                    "leased": usage.leased,
                 })
             })
             .collect();

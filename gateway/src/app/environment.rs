@@ -89,6 +89,10 @@ fn own_files(settings: &Settings) -> Vec<(String, PathBuf)> {
         ("ledger.postgres.passwordFile", settings.ledger.postgres.as_ref().map(|it| &it.password_file)),
         ("dataDir", Some(&settings.data_dir)),
         ("interception.caKeyFile", interception.as_ref()),
+        (
+            "limits.redis.passwordFile",
+            settings.limits.redis.as_ref().and_then(|redis| redis.password_file.as_ref()),
+        ),
     ];
     let base = base(&settings.origin.file.path);
     let tokens = settings.identity.tokens.iter().enumerate().filter_map(|(at, issuer)| {

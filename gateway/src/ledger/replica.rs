@@ -1,9 +1,10 @@
-//! Which replica a ledger is of: an id that its data directory keeps, so that what several of them write to one store stays apart.
+//! Which replica a ledger is of: an id that its data directory keeps, so that what several of them write to one store, or lease of
+//! one limit, stays apart.
 //!
 //! **Invariant:** the id goes with the journal. A data directory that is lost or copied elsewhere takes nothing for its own that it has not.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use super::LedgerError;
@@ -35,8 +36,13 @@ pub(crate) fn id_or_new(data_dir: &Path) -> Result<RecordId, LedgerError> {
         return Ok(id);
     }
     let (path, id) = (path(data_dir), RecordId::new());
-    crate::files::write_private(&path, format!("{id}\n").as_bytes())
-        .map_err(|source| LedgerError::file("creating", &path, source))?;
+    let write = || {
+        let mut file = tempfile::NamedTempFile::new_in(data_dir)?;
+        writeln!(file, "{id}")?;
+        file.as_file().sync_all()?;
+        file.persist(&path).map_err(|error| error.error)
+    };
+    write().map_err(|source| LedgerError::file("creating", &path, source))?;
     Ok(id)
 }
 

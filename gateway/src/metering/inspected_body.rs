@@ -257,24 +257,26 @@ impl UnsentBody {
     ///
     /// # Errors
     /// As [`Quota::hold`] of the call as it was asked for.
-    pub(crate) fn held(
+    pub(crate) async fn held(
         &self,
         call: Arc<PermittedCall>,
         quota: &Quota,
         (policy, grants): (&Policy, &CallerGrants),
         now: Timestamp,
     ) -> Result<(Arc<PermittedCall>, Hold), Denial> {
-        let take = |call: &PermittedCall| quota.hold(&call.permit, call.model(), &call.demand(), now);
-        let denial = match take(&call) {
+        let take = async |call: &PermittedCall| {
+            quota.hold_soon(&call.permit, call.model(), &call.demand(), now).await
+        };
+        let denial = match take(&call).await {
             Ok(hold) => return Ok((call, hold)),
             Err(denial) => denial,
         };
-        let cheaper = || -> Option<(Arc<PermittedCall>, Hold)> {
-            let cheaper = self.cheaper(&call, &denial, (policy, grants), now)?;
-            let hold = take(&cheaper).ok()?;
-            Some((cheaper, hold))
-        };
-        cheaper().ok_or_else(|| call.explained(denial.clone()))
+        if let Some(cheaper) = self.cheaper(&call, &denial, (policy, grants), now)
+            && let Ok(hold) = Box::pin(take(&cheaper)).await
+        {
+            return Ok((cheaper, hold));
+        }
+        Err(call.explained(denial))
     }
 
     /// The same call with the model that the budget names which refused it.

@@ -76,6 +76,16 @@ families! {
     LIMIT_HELD: GAUGE "tollgate_limit_held" ["limit" "key" "unit"];
     /// What is spent and held of a limit of a budget.
     BUDGET_USED: GAUGE "tollgate_budget_used_ratio" ["budget" "limit" "key"];
+    /// What this replica may have spent and hold of a limit that replicas share.
+    LIMIT_LEASED: GAUGE "tollgate_limit_leased" ["limit" "key" "unit"];
+    /// Whether the store answers in which replicas share limits.
+    LIMIT_STORE_UP: GAUGE "tollgate_limit_store_up" [];
+    /// How many replicas share limits, this one included.
+    LIMIT_REPLICAS: GAUGE "tollgate_limit_replicas" [];
+    /// Slices of limits that the store has granted.
+    LIMIT_SLICES: COUNTER "tollgate_limit_slices_total" [];
+    /// How often a call found too little in this replica, before it waited for more.
+    LIMIT_SLICES_LACKED: COUNTER "tollgate_limit_slices_lacked_total" [];
     /// Verified handshakes with callers.
     HANDSHAKES: COUNTER "tollgate_tls_handshakes_total" [];
     /// Handshakes that did not complete.

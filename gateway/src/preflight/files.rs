@@ -64,6 +64,10 @@ pub(super) fn of_settings(settings: &Settings, base: &Path) -> Vec<Problem> {
             "ledger.postgres.passwordFile",
             settings.ledger.postgres.as_ref().map(|postgres| postgres.password_file.clone()),
         ),
+        (
+            "limits.redis.passwordFile",
+            settings.limits.redis.as_ref().and_then(|redis| redis.password_file.clone()),
+        ),
     ];
     let named = named.into_iter().map(|(field, file)| (field.to_owned(), file));
     let headers = settings.telemetry.header_files().map(|(field, file)| (field, file.cloned()));

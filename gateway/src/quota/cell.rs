@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use tollgate_policy::limit::{Counter, Limit, LimitKey, LimitKind, Usage, Window, WindowSlot};
 use tollgate_policy::map::Map;
 
+use super::lease::{Replicas, SliceLease, SliceReach};
 use super::rate::Rate;
 use super::share::Shares;
 
@@ -22,6 +23,8 @@ pub(super) struct Cell {
     pub(super) state: CellState,
     /// Who holds how much of it; absent where that is one caller, or nothing is held.
     pub(super) shares: Option<Shares>,
+    /// What this replica may take of it; absent where it counts for itself alone.
+    pub(super) lease: Option<SliceLease>,
 }
 
 #[derive(Debug)]
@@ -42,19 +45,42 @@ pub(super) enum LimitCounts {
 #[derive(Debug)]
 pub(super) struct Keyed {
     cells: Map<Arc<str>, Arc<Cell>>,
+    replicas: Option<Arc<Replicas>>,
     /// How many cells there may be before idle ones are dropped: twice what the last time left.
     sweep_at: usize,
 }
 
 impl Cell {
-    fn new(key: Arc<str>, limit: &Limit) -> Arc<Self> {
+    fn new(key: Arc<str>, limit: &Limit, replicas: Option<&Arc<Replicas>>) -> Arc<Self> {
         let state = match &limit.kind {
             LimitKind::Counted(_) => CellState::Counted(Mutex::new(Counter::new())),
             LimitKind::Concurrent => CellState::Concurrent(AtomicU64::new(0)),
-            LimitKind::Gcra { per, burst } => CellState::Rate(Rate::new(limit.amount, *per, *burst)),
+            LimitKind::Gcra { per, burst } => {
+                CellState::Rate(Rate::new(limit.amount, *per, *burst, replicas))
+            }
         };
         let shared = limit.key != LimitKey::Caller && !matches!(state, CellState::Rate(_));
-        Arc::new(Self { key, state, shares: shared.then(Shares::default) })
+        let lease = match state {
+            CellState::Counted(_) => replicas.map(|replicas| SliceLease::new(&limit.id, &key, replicas)),
+            CellState::Concurrent(_) | CellState::Rate(_) => None,
+        };
+        Arc::new(Self { key, state, shares: shared.then(Shares::default), lease })
+    }
+
+    /// What can be taken where this is used already.
+    pub(super) fn reach(&self, limit: &Limit, usage: Usage) -> SliceReach {
+        match &self.lease {
+            Some(lease) => lease.reach(limit, usage),
+            None => {
+                let free = limit.amount.saturating_sub(usage.spent).saturating_sub(usage.held);
+                SliceReach { cap: limit.amount, here: free, free }
+            }
+        }
+    }
+
+    /// What other replicas have spent, as far as is known.
+    pub(super) fn others_spent(&self) -> u64 {
+        self.lease.as_ref().map_or(0, SliceLease::others_spent)
     }
 
     /// `None` for a rate, which cannot be asked.
@@ -94,11 +120,12 @@ impl Cell {
 }
 
 impl LimitCounts {
-    pub(super) fn new(limit: &Limit) -> Self {
+    pub(super) fn new(limit: &Limit, replicas: Option<&Arc<Replicas>>) -> Self {
         match limit.key {
-            LimitKey::Shared => Self::Shared(Cell::new(Arc::from(""), limit)),
+            LimitKey::Shared => Self::Shared(Cell::new(Arc::from(""), limit, replicas)),
             LimitKey::Namespace | LimitKey::Caller => {
-                Self::ByKey(RwLock::new(Keyed { cells: Map::default(), sweep_at: SWEEP }))
+                let replicas = replicas.cloned();
+                Self::ByKey(RwLock::new(Keyed { cells: Map::default(), replicas, sweep_at: SWEEP }))
             }
         }
     }
@@ -117,8 +144,19 @@ impl LimitCounts {
             keyed.sweep_at = SWEEP.max(keyed.cells.len() * 2);
         }
         let key: Arc<str> = Arc::from(key);
-        let cell = keyed.cells.entry(Arc::clone(&key)).or_insert_with(|| Cell::new(key, limit));
+        let Keyed { cells, replicas, .. } = &mut *keyed;
+        let cell = cells.entry(Arc::clone(&key)).or_insert_with(|| Cell::new(key, limit, replicas.as_ref()));
         Arc::clone(cell)
+    }
+
+    /// The cell of this key, if there is one.
+    pub(super) fn find(&self, key: &str) -> Option<Arc<Cell>> {
+        match self {
+            Self::Shared(cell) => Some(Arc::clone(cell)),
+            Self::ByKey(keyed) => {
+                keyed.read().unwrap_or_else(PoisonError::into_inner).cells.get(key).map(Arc::clone)
+            }
+        }
     }
 
     pub(super) fn idle(&self, limit: &Limit, now: Timestamp) -> bool {

@@ -10,12 +10,13 @@ use bytes::Bytes;
 use http::HeaderValue;
 use jiff::Timestamp;
 use tollgate_policy::denial::{Denial, Reason};
-use tollgate_policy::limit::{Limit, LimitKind, OnExhausted, Owner, Refused, Unit, Usage, WindowSlot};
+use tollgate_policy::limit::{Limit, LimitKind, OnExhausted, Owner, Refused, Unit, WindowSlot};
 use tollgate_policy::name::ResourceId;
 
 use super::Demand;
 use super::cell::{Cell, CellState, lock};
 use super::key::Keys;
+use super::lease::SliceReach;
 use super::plan::{Item, Plan};
 use super::rate::{self, RateHeaders};
 use super::refusal::{self, SHORT_RETRY};
@@ -139,6 +140,11 @@ impl Hold {
     /// The instant in whose windows the call counts, however long it takes.
     pub fn opened(&self) -> Timestamp {
         self.opened
+    }
+
+    /// The counts that it is taken from.
+    pub(super) fn cells(&self) -> Vec<Arc<Cell>> {
+        self.taken.iter().map(|taken| Arc::clone(&taken.cell)).collect()
     }
 
     /// What of it is taken in pieces, while it is the whole of it.
@@ -310,17 +316,21 @@ impl HeldItem {
         let place = match (&cell.state, &limit.kind) {
             (CellState::Counted(counter), LimitKind::Counted(window)) => {
                 let mut counter = lock(counter);
-                let Usage { spent, held } = counter.usage(window, now);
-                let free = limit.amount.saturating_sub(spent).saturating_sub(held);
-                amount =
-                    if limit.unit.is_taken_in_pieces() { piece(limit.unit, amount, free) } else { amount };
-                let reserved = counter.reserve(window, limit.amount, amount, now);
+                let usage = counter.usage(window, now);
+                let SliceReach { cap, here, free } = cell.reach(limit, usage);
+                if limit.unit.is_taken_in_pieces() {
+                    amount = piece(limit.unit, amount, if here > 0 { here } else { free });
+                }
+                let reserved = counter.reserve(window, cap, amount, now);
                 let slot = reserved.map_err(|refused| {
                     if let (Refused::Held { .. }, Some(shares)) = (refused, &cell.shares) {
                         shares.want(keys, now);
                     }
-                    refusal::over_budget((limit, amount), refused, &mut counter, now)
+                    refusal::over_reach(&cell, (limit, amount), refused, &mut counter, now)
                 })?;
+                if let Some(lease) = &cell.lease {
+                    lease.used(usage.spent.saturating_add(usage.held).saturating_add(amount));
+                }
                 // A piece is a small part of what is left, and does without.
                 if !limit.unit.is_taken_in_pieces() {
                     share = take_share(&cell, keys, amount, Room { cap: limit.amount, free }, now)
@@ -343,6 +353,9 @@ impl HeldItem {
                     })
                     .map_err(|()| refusal::over_share(limit, Reason::ConcurrencyLimited))?;
                 place
+            }
+            (CellState::Rate(rate), LimitKind::Gcra { .. }) if rate.is_lost(limit) => {
+                return Err(refusal::without_store(limit));
             }
             (CellState::Rate(rate), LimitKind::Gcra { .. }) => {
                 let left = rate.take(amount, now).map_err(|wait| refusal::too_fast(limit, amount, wait))?;
@@ -369,27 +382,33 @@ impl HeldItem {
             return Ok(0);
         }
         let mut counter = lock(counter);
-        let Usage { spent, held } = counter.usage(window, now);
-        let amount = piece(limit.unit, wanted, cap.saturating_sub(spent).saturating_sub(held));
+        let usage = counter.usage(window, now);
+        let current = Limit { amount: cap, ..limit.clone() };
+        let SliceReach { cap, here, free } = self.cell.reach(&current, usage);
+        let amount = piece(limit.unit, wanted, if here > 0 { here } else { free });
         match counter.extend(slot, (window, cap), amount, now) {
-            Ok(()) => Ok(amount),
+            Ok(()) => {
+                if let Some(lease) = &self.cell.lease {
+                    lease.used(usage.spent.saturating_add(usage.held).saturating_add(amount));
+                }
+                Ok(amount)
+            }
             Err(_) if is_passed(limit, None) => {
                 let whole = (window, u64::MAX);
-                counter
-                    .extend(slot, whole, wanted, now)
-                    .map(|()| wanted)
-                    .map_err(|refused| refusal::over_budget((limit, wanted), refused, &mut counter, now))
+                counter.extend(slot, whole, wanted, now).map(|()| wanted).map_err(|refused| {
+                    let charged = (&mut *counter, self.cell.others_spent());
+                    refusal::over_budget((limit, wanted), refused, charged, now)
+                })
             }
             Err(refused) => {
-                let limit = Limit { amount: cap, ..limit.clone() };
                 let refused = match refused {
                     // Nobody but this connection holds any of it, and it has used that.
-                    Refused::Held { .. } if held <= own => {
+                    Refused::Held { .. } if usage.held <= own && self.cell.lease.is_none() => {
                         Refused::Exhausted { resets_in: counter.resets_in(window, now) }
                     }
                     refused => refused,
                 };
-                Err(refusal::over_budget((&limit, amount), refused, &mut counter, now))
+                Err(refusal::over_reach(&self.cell, (&current, amount), refused, &mut counter, now))
             }
         }
     }
@@ -400,8 +419,7 @@ impl HeldItem {
             (CellState::Counted(counter), _, LimitKind::Counted(window)) => {
                 let mut counter = lock(counter);
                 let (usage, more_in) = (counter.usage(window, now), counter.resets_in(window, now));
-                let left = limit.amount.saturating_sub(usage.spent).saturating_sub(usage.held);
-                rate::limit(field, label, left, Some(more_in));
+                rate::limit(field, label, self.cell.reach(&limit, usage).free, Some(more_in));
             }
             (CellState::Concurrent(calls), ..) => {
                 let left = limit.amount.saturating_sub(calls.load(Ordering::Relaxed));
@@ -442,10 +460,16 @@ pub(super) fn exhausted(plan: &Plan, keys: &Keys<'_>, least: &Demand, now: Times
         let CellState::Counted(counter) = &cell.state else { return None };
         let mut counter = lock(counter);
         let wanted = least.of(limit.unit);
-        let is_over = wanted > 0 && counter.usage(window, now).spent.saturating_add(wanted) > limit.amount;
+        let spent = counter.usage(window, now).spent.saturating_add(cell.others_spent());
+        let is_over = wanted > 0 && spent.saturating_add(wanted) > limit.amount;
         is_over.then(|| {
             let resets_in = counter.resets_in(window, now);
-            refusal::over_budget((limit, wanted), Refused::Exhausted { resets_in }, &mut counter, now)
+            refusal::over_budget(
+                (limit, wanted),
+                Refused::Exhausted { resets_in },
+                (&mut counter, cell.others_spent()),
+                now,
+            )
         })
     })
 }

@@ -9,7 +9,8 @@ use tollgate_policy::limit::{Limit, LimitKind};
 use tollgate_policy::map::Map;
 
 use super::LimitUsage;
-use super::cell::LimitCounts;
+use super::cell::{Cell, LimitCounts};
+use super::lease::{PoolId, Replicas, SliceLease};
 use super::rate;
 use crate::ledger::Charge;
 
@@ -49,24 +50,41 @@ impl Plan {
 
 /// All limits by id: those of the policy, and those that it no longer names but whose windows are not over.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Registry(Map<Arc<str>, Item>);
+pub(super) struct Registry {
+    items: Map<Arc<str>, Item>,
+    replicas: Option<Arc<Replicas>>,
+}
 
 impl Registry {
+    /// One without limits.
+    pub(super) fn new(replicas: Option<Arc<Replicas>>) -> Self {
+        Self { items: Map::default(), replicas }
+    }
+
     /// The registry for these limits instead. What counts on under an edited limit is kept.
     pub(super) fn next<'a>(&self, limits: impl Iterator<Item = &'a Limit>, now: Timestamp) -> Self {
         let mut next = Map::default();
         for limit in limits {
-            let kept = self.0.get(&limit.id).filter(|old| counts_on(&old.limit, limit));
-            let counts =
-                kept.map_or_else(|| Arc::new(LimitCounts::new(limit)), |old| Arc::clone(&old.counts));
+            let kept = self.items.get(&limit.id).filter(|old| counts_on(&old.limit, limit));
+            let counts = kept.map_or_else(|| Arc::new(self.counts(limit)), |old| Arc::clone(&old.counts));
             next.entry(Arc::clone(&limit.id)).or_insert_with(|| Item::new(limit, counts));
         }
-        for (id, old) in &self.0 {
+        for (id, old) in &self.items {
             if !next.contains_key(id) && !old.counts.idle(&old.limit, now) {
                 next.insert(Arc::clone(id), old.clone());
             }
         }
-        Self(next)
+        Self { items: next, replicas: self.replicas.clone() }
+    }
+
+    fn counts(&self, limit: &Limit) -> LimitCounts {
+        LimitCounts::new(limit, self.replicas.as_ref())
+    }
+
+    /// A count and its limit, while somebody counts there.
+    pub(super) fn find(&self, pool: &PoolId) -> Option<(Item, Arc<Cell>)> {
+        let item = self.items.get(&pool.limit)?;
+        Some((item.clone(), item.counts.find(&pool.key)?))
     }
 
     /// The plan of one grant; limits not known yet begin to count.
@@ -80,27 +98,29 @@ impl Registry {
 
     /// The amount of a limit under the policy in force; its own where that names it no longer.
     pub(super) fn amount(&self, limit: &Limit, now: Timestamp) -> u64 {
-        self.0.get(&limit.id).map_or(limit, |item| &item.limit).amount_at(now)
+        self.items.get(&limit.id).map_or(limit, |item| &item.limit).amount_at(now)
     }
 
     pub(super) fn len(&self) -> usize {
-        self.0.len()
+        self.items.len()
     }
 
     /// Books settled charges in the windows in which they had opened.
     pub(super) fn restore(&self, charges: impl IntoIterator<Item = (Timestamp, Charge)>) {
         for (opened, charge) in charges {
-            if let Some(Item { limit, counts, .. }) = self.0.get(&charge.limit)
+            if let Some(Item { limit, counts, .. }) = self.items.get(&charge.limit)
                 && let LimitKind::Counted(window) = &limit.kind
             {
-                counts.cell(&charge.key, limit, opened).restore(window, opened, charge.amount);
+                let cell = counts.cell(&charge.key, limit, opened);
+                cell.restore(window, opened, charge.amount);
+                cell.lease.iter().for_each(SliceLease::ask);
             }
         }
     }
 
     pub(super) fn usage(&self, now: Timestamp) -> Vec<LimitUsage> {
         let mut lines = Vec::new();
-        for Item { limit, counts, .. } in self.0.values() {
+        for Item { limit, counts, .. } in self.items.values() {
             for cell in counts.cells() {
                 let Some(usage) = cell.usage(limit, now) else { continue };
                 lines.push(LimitUsage {
@@ -111,6 +131,7 @@ impl Registry {
                     amount: limit.amount_at(now),
                     spent: usage.spent,
                     held: usage.held,
+                    leased: cell.lease.as_ref().map(SliceLease::ceiling),
                 });
             }
         }
@@ -118,8 +139,9 @@ impl Registry {
     }
 
     fn item(&mut self, limit: &Limit) -> Item {
-        let new = || Item::new(limit, Arc::new(LimitCounts::new(limit)));
-        let known = self.0.entry(Arc::clone(&limit.id)).or_insert_with(new);
+        let replicas = self.replicas.as_ref();
+        let new = || Item::new(limit, Arc::new(LimitCounts::new(limit, replicas)));
+        let known = self.items.entry(Arc::clone(&limit.id)).or_insert_with(new);
         Item::new(limit, Arc::clone(&known.counts))
     }
 }

@@ -2,29 +2,44 @@
 
 use std::borrow::Cow;
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use governor::clock::{Clock, DefaultClock};
 use governor::middleware::StateInformationMiddleware;
 use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 use http::HeaderValue;
 use jiff::Timestamp;
-use tollgate_policy::limit::{Limit, LimitKind, Unit, Window};
+use tollgate_policy::limit::{Limit, LimitKind, StoreFailure, Unit, Window};
+
+use super::lease::Replicas;
 
 /// The largest integer of a structured field (RFC 9651 section 3.3.1).
 const FIELD_MAX: u64 = 999_999_999_999_999;
 
-/// One GCRA: an amount spread evenly over a span, with room for a burst.
+/// One GCRA: an amount spread evenly over a span, with room for a burst. Replicas that share it have an even part each.
 #[derive(Debug)]
 pub(super) struct Rate {
+    amount: u64,
+    per: Duration,
+    burst: u32,
+    part: ArcSwap<RatePart>,
+    replicas: Option<Arc<Replicas>>,
+    /// When it was last asked, in milliseconds since the epoch.
+    asked: AtomicI64,
+}
+
+/// The part of one of several replicas.
+#[derive(Debug)]
+struct RatePart {
+    replicas: u64,
     /// `None` lets nothing through.
     limiter: Option<RateLimiter<NotKeyed, InMemoryState, DefaultClock, StateInformationMiddleware>>,
     /// How long an empty burst takes to fill.
     refill: Duration,
-    /// When it was last asked, in milliseconds since the epoch.
-    asked: AtomicI64,
 }
 
 /// The values of the two fields of draft-ietf-httpapi-ratelimit-headers-11; each policy is named by its limit's id.
@@ -37,14 +52,13 @@ pub struct RateHeaders {
 }
 
 impl Rate {
-    pub(super) fn new(amount: u64, per: Duration, burst: u32) -> Self {
-        let amount = u32::try_from(amount).unwrap_or(u32::MAX);
-        let burst = NonZeroU32::new(burst).unwrap_or(NonZeroU32::MIN);
-        let interval = per.checked_div(amount).map(|interval| interval.max(Duration::from_nanos(1)));
-        let quota = interval.and_then(Quota::with_period).map(|quota| quota.allow_burst(burst));
+    pub(super) fn new(amount: u64, per: Duration, burst: u32, replicas: Option<&Arc<Replicas>>) -> Self {
         Self {
-            limiter: quota.map(|quota| RateLimiter::direct(quota).with_middleware()),
-            refill: interval.unwrap_or_default().saturating_mul(burst.get()),
+            amount,
+            per,
+            burst,
+            part: ArcSwap::from_pointee(RatePart::new(amount, per, burst, 1)),
+            replicas: replicas.cloned(),
             asked: AtomicI64::new(i64::MIN),
         }
     }
@@ -52,7 +66,9 @@ impl Rate {
     /// Takes `requests`, and says how many more could come at once; or how long to wait, `None` where waiting does not help.
     pub(super) fn take(&self, requests: u64, now: Timestamp) -> Result<u32, Option<Duration>> {
         self.asked.store(now.as_millisecond(), Ordering::Relaxed);
-        let limiter = self.limiter.as_ref().ok_or(None)?;
+        self.divide();
+        let part = self.part.load();
+        let limiter = part.limiter.as_ref().ok_or(None)?;
         let Some(requests) = NonZeroU32::new(u32::try_from(requests).unwrap_or(u32::MAX)) else {
             return Ok(0);
         };
@@ -63,15 +79,46 @@ impl Rate {
         }
     }
 
+    /// Whether nothing may be let through because nobody knows how many replicas share it.
+    pub(super) fn is_lost(&self, limit: &Limit) -> bool {
+        limit.store_failure == StoreFailure::Deny
+            && self.replicas.as_ref().is_some_and(|replicas| replicas.is_lost())
+    }
+
     /// Whether it must have filled up since it was last asked.
     pub(super) fn is_full(&self, now: Timestamp) -> bool {
         let idle = now.as_millisecond().saturating_sub(self.asked.load(Ordering::Relaxed));
-        u64::try_from(idle).is_ok_and(|idle| Duration::from_millis(idle) > self.refill)
+        u64::try_from(idle).is_ok_and(|idle| Duration::from_millis(idle) > self.part.load().refill)
     }
 
     /// How long until a burst with this much left is whole again.
     pub(super) fn refills_in(&self, left: u32, burst: u32) -> Duration {
-        (self.refill / burst.max(1)).saturating_mul(burst.saturating_sub(left))
+        (self.part.load().refill / burst.max(1)).saturating_mul(burst.saturating_sub(left))
+    }
+
+    /// Takes another part where there are more replicas now, or fewer. It starts full.
+    fn divide(&self) {
+        let Some(replicas) = &self.replicas else { return };
+        let live = replicas.live();
+        if live != self.part.load().replicas {
+            self.part.store(Arc::new(RatePart::new(self.amount, self.per, self.burst, live)));
+        }
+    }
+}
+
+impl RatePart {
+    fn new(amount: u64, per: Duration, burst: u32, replicas: u64) -> Self {
+        let (amount, parts) =
+            (u32::try_from(amount).unwrap_or(u32::MAX), u32::try_from(replicas).unwrap_or(u32::MAX).max(1));
+        let burst = NonZeroU32::new(burst / parts).unwrap_or(NonZeroU32::MIN);
+        let interval = per.saturating_mul(parts).checked_div(amount);
+        let interval = interval.map(|interval| interval.max(Duration::from_nanos(1)));
+        let quota = interval.and_then(Quota::with_period).map(|quota| quota.allow_burst(burst));
+        Self {
+            replicas,
+            limiter: quota.map(|quota| RateLimiter::direct(quota).with_middleware()),
+            refill: interval.unwrap_or_default().saturating_mul(burst.get()),
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use tollgate_policy::limit::{Counter, Limit, LimitKind, LimitState, Refused, Uni
 use tollgate_policy::price::NanoUsd;
 
 use super::Demand;
-use super::cell::{CellState, lock};
+use super::cell::{Cell, CellState, lock};
 use super::key::Keys;
 use super::plan::Item;
 
@@ -26,8 +26,48 @@ pub(super) fn counted(item: &Item, keys: &Keys<'_>, demand: &Demand, now: Timest
         return None;
     };
     let mut counter = lock(counter);
-    let refused = counter.refusal(window, limit.amount, amount, now)?;
-    Some(over_budget((limit, amount), refused, &mut counter, now))
+    let usage = counter.usage(window, now);
+    let cap = cell.reach(limit, usage).cap;
+    let refused = counter.refusal(window, cap, amount, now)?;
+    Some(over_reach(&cell, (limit, amount), refused, &mut counter, now))
+}
+
+/// The call does not fit into what this replica may take, which is all there is where nobody shares it.
+#[cold]
+pub(super) fn over_reach(
+    cell: &Cell,
+    (limit, needed): (&Limit, u64),
+    refused: Refused,
+    counter: &mut Counter,
+    now: Timestamp,
+) -> Denial {
+    let (Some(lease), LimitKind::Counted(window)) = (&cell.lease, &limit.kind) else {
+        return over_budget((limit, needed), refused, (counter, 0), now);
+    };
+    if lease.is_lost(limit) {
+        return without_store(limit);
+    }
+    let others_spent = lease.others_spent();
+    let spent = counter.usage(window, now).spent.saturating_add(others_spent);
+    let refused = if needed > limit.amount {
+        Refused::TooLarge
+    } else if spent.saturating_add(needed) > limit.amount {
+        lease.doubts();
+        Refused::Exhausted { resets_in: counter.resets_in(window, now) }
+    } else {
+        lease.lacks(needed);
+        Refused::Held { retry_after: SHORT_RETRY }
+    };
+    over_budget((limit, needed), refused, (counter, others_spent), now)
+}
+
+/// Nobody can say whether there is room: the store that replicas share the limit in has been gone for too long.
+#[cold]
+pub(super) fn without_store(limit: &Limit) -> Denial {
+    let id = &limit.id;
+    let detail =
+        format!("limit {id} is shared by replicas, and the store that they share it in cannot be reached");
+    Denial::new(Reason::LimitsUnavailable, detail).retry_after(SHORT_RETRY)
 }
 
 /// Of two refusals the one that lasts longer: who waits for the other is refused again.
@@ -73,13 +113,14 @@ pub(super) fn too_fast(limit: &Limit, needed: u64, wait: Option<Duration>) -> De
 pub(super) fn over_budget(
     (limit, needed): (&Limit, u64),
     refused: Refused,
-    counter: &mut Counter,
+    (counter, others_spent): (&mut Counter, u64),
     now: Timestamp,
 ) -> Denial {
     let LimitKind::Counted(window) = &limit.kind else {
         return Denial::new(Reason::Internal, format!("limit {} counts no window", limit.id));
     };
-    let usage = counter.usage(window, now);
+    let mut usage = counter.usage(window, now);
+    usage.spent = usage.spent.saturating_add(others_spent);
     let (id, unit) = (&limit.id, limit.unit);
     let [cap, used, held, most] =
         [limit.amount, usage.spent, usage.held, needed].map(|amount| shown(unit, amount));

@@ -6,13 +6,14 @@ use jiff::SignedDuration;
 use jiff::tz::TimeZone;
 use tollgate_policy::caller::Identity;
 use tollgate_policy::denial::Reason;
-use tollgate_policy::limit::{LimitKey, LimitKind, OnExhausted, Owner, Per, Window};
+use tollgate_policy::limit::{LimitKey, LimitKind, OnExhausted, Owner, Per, StoreFailure, Window};
 
 use super::*;
 
 mod contention;
 mod edits;
 mod hierarchy;
+mod leases;
 mod pieces;
 
 const WEB: &str = "spiffe://prod.acme/ns/shop/sa/web";
@@ -30,7 +31,8 @@ fn day() -> LimitKind {
 fn limit(unit: Unit, amount: u64, kind: LimitKind, key: LimitKey) -> Limit {
     let owner = Owner::Grant("test".parse().unwrap());
     let id = format!("{owner}/{unit}/day/{key}").into();
-    Limit { id, owner, unit, amount, kind, key, on_exhausted: OnExhausted::Deny, raises: Arc::default() }
+    let (on_exhausted, store_failure) = (OnExhausted::Deny, StoreFailure::of(unit));
+    Limit { id, owner, unit, amount, kind, key, on_exhausted, raises: Arc::default(), store_failure }
 }
 
 fn tokens(amount: u64) -> Limit {

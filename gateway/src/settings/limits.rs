@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use tollgate_policy::model::Interval;
 
-use super::{SizeText, value};
+use super::{RedisSettings, SizeText, value};
 use crate::caller_usage::Bounds;
 use crate::memory;
 use crate::pace::LeastRate;
@@ -77,6 +77,8 @@ pub struct RequestLimits {
     /// How long a call may take that holds what others share.
     #[schemars(extend("default" = "2h"))]
     pub lifetime: Interval,
+    /// Redis or Valkey, where replicas [share limits](#limits-of-many-replicas). Without it each replica counts for itself.
+    pub redis: Option<RedisSettings>,
 }
 
 impl Default for RequestLimits {
@@ -96,6 +98,7 @@ impl Default for RequestLimits {
             least_rate: 16 << 10,
             patience: Interval(Duration::from_secs(30)),
             lifetime: Interval(Duration::from_secs(2 * 3_600)),
+            redis: None,
         }
     }
 }
@@ -122,6 +125,7 @@ impl RequestLimits {
         wrong(self.calls_per_caller == 0, "callsPerCaller", "at least 1");
         wrong(self.calls == 0, "calls", "at least 1");
         wrong(self.least_rate == 0, "leastRate", "at least 1");
+        problems.extend(self.redis.iter().flat_map(RedisSettings::problems));
         problems
     }
 

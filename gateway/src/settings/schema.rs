@@ -14,6 +14,9 @@ pub(crate) enum PauseText {}
 /// An address with its port.
 pub(super) enum SocketText {}
 
+/// A host with its port.
+pub(super) enum HostPortText {}
+
 /// A host, with a port or without.
 pub(super) enum HostText {}
 
@@ -33,6 +36,7 @@ schema_forms! {
     SizeText: "size", {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": "^[0-9]+ *(B|[kK]B|[MG]B|[KMG]iB)?$"}]};
     PauseText: "duration", {"type": "string", "pattern": "^(0|0*[1-9][0-9]*)(ms|s|m|h|d)$"};
     SocketText: "IP address and port", {"type": "string", "pattern": "^.+:[0-9]{1,5}$"};
+    HostPortText: "host and port", {"type": "string", "pattern": "^[^/@?#\\s]+:[0-9]{1,5}$"};
     HostText: "host", {"type": "string", "pattern": "^[^/@?#\\s]+$"};
     RangeText: "range", {"type": "string", "pattern": "^[0-9A-Fa-f:.]+/[0-9]{1,3}$"};
     ServerText: "IP address", {"type": "string", "pattern": "^[0-9A-Fa-f:.\\[\\]]+$"};

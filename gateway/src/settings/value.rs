@@ -25,7 +25,7 @@ const UNITS: [(&str, usize); 9] = [
 ];
 
 /// What was written, as text.
-fn written<'de, D: Deserializer<'de>>(value: D) -> Result<String, D::Error> {
+pub(super) fn written<'de, D: Deserializer<'de>>(value: D) -> Result<String, D::Error> {
     match Value::deserialize(value)? {
         Value::String(text) => Ok(text),
         Value::Null => Err(D::Error::invalid_type(Unexpected::Unit, &"a value")),
@@ -33,7 +33,7 @@ fn written<'de, D: Deserializer<'de>>(value: D) -> Result<String, D::Error> {
     }
 }
 
-fn refuse<E: Error>(text: &str, form: impl Display) -> E {
+pub(super) fn refuse<E: Error>(text: &str, form: impl Display) -> E {
     let shown: String = text.chars().take(80).collect();
     E::custom(format!("`{shown}`: {form}"))
 }

@@ -7,7 +7,9 @@ use jiff::SignedDuration;
 use jiff::tz::TimeZone;
 
 use super::Scope;
-use crate::limit::{Limit, LimitId, LimitKey, LimitKind, OnExhausted, Owner, Per, Unit, Window};
+use crate::limit::{
+    Limit, LimitId, LimitKey, LimitKind, OnExhausted, Owner, Per, StoreFailure, Unit, Window,
+};
 use crate::model::{LimitSpec, List, WindowWord};
 
 /// The limits that one resource says, in the order of their ids.
@@ -76,9 +78,11 @@ impl Writer<'_, '_> {
                 ("burst", spec.burst.is_some()),
                 ("window", spec.window.is_some()),
                 ("timezone", spec.timezone.is_some()),
+                ("onStoreFailure", spec.on_store_failure.is_some()),
             ];
             self.refuse(&unused, "calls at one time are not counted over time: leave this out");
             let (id, owner, kind) = (id(owner, unit, None, key), owner.clone(), LimitKind::Concurrent);
+            let store_failure = StoreFailure::of(unit);
             return Some(Limit {
                 id,
                 owner,
@@ -88,6 +92,7 @@ impl Writer<'_, '_> {
                 key,
                 on_exhausted: OnExhausted::Deny,
                 raises: Arc::default(),
+                store_failure,
             });
         }
         let what = "one of second, minute, hour, day, week, month";
@@ -95,6 +100,7 @@ impl Writer<'_, '_> {
         let is_rate = unit == Unit::Requests && matches!(per, Per::Second | Per::Minute | Per::Hour);
         let kind =
             if is_rate { self.rate(spec, amount, per)? } else { LimitKind::Counted(self.window(spec, per)?) };
+        let store_failure = spec.on_store_failure.unwrap_or(StoreFailure::of(unit));
         let (id, owner) = (id(owner, unit, Some(per), key), owner.clone());
         Some(Limit {
             id,
@@ -105,6 +111,7 @@ impl Writer<'_, '_> {
             key,
             on_exhausted: OnExhausted::Deny,
             raises: Arc::default(),
+            store_failure,
         })
     }
 

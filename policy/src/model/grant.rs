@@ -5,7 +5,7 @@ use serde::Deserialize;
 
 use super::field::{List, Money};
 use crate::caller::{AccountName, Issuer};
-use crate::limit::{LimitKey, Per};
+use crate::limit::{LimitKey, Per, StoreFailure};
 use crate::name::{Name, Reference};
 use crate::pattern::{
     ActionPattern, MethodPattern, ModelPattern, OneOrAny, PathPattern, SpiffePattern, SubjectPattern,
@@ -177,6 +177,9 @@ pub(crate) struct LimitSpec {
     pub(crate) concurrency: Option<u64>,
     /// The time that the amount is for. Required except for `concurrency`.
     pub(crate) per: Option<Per>,
+    /// Where [replicas share limits](../gateway/README.md#limits-of-many-replicas) and their store is gone for longer than the lease: `deny` lets
+    /// nothing through, `local` in each replica its even part of the amount. Without it `local` for requests, else `deny`.
+    pub(crate) on_store_failure: Option<StoreFailure>,
     /// For requests per second, minute or hour: how many may come at once. Without it a tenth of the amount, at least 1.
     #[schemars(range(min = 1))]
     pub(crate) burst: Option<u32>,

@@ -20,7 +20,7 @@ use super::grant::{Allow, Assume, Grant, Unpriced};
 use super::source_pool::{SourceOrder, SourcePool, SourceRules};
 use crate::dialect::Class;
 use crate::hash::GrantHash;
-use crate::limit::{Limit, LimitKind, Window};
+use crate::limit::{Limit, LimitKind, StoreFailure, Window};
 use crate::model::Source;
 use crate::name::ResourceId;
 use crate::path::EncodedForms;
@@ -198,7 +198,7 @@ fn allow(allow: &Allow) -> Value {
 fn limit(limit: &Limit) -> Value {
     // The id says whose it is, what it counts and for whom together.
     // Only limits of budgets have something to say of their end, or are raised.
-    let Limit { id, owner: _, unit: _, amount, kind, key: _, on_exhausted: _, raises: _ } = limit;
+    let Limit { id, owner: _, unit, amount, kind, key: _, on_exhausted: _, raises: _, store_failure } = limit;
     let kind = match kind {
         LimitKind::Concurrent => json!("concurrent"),
         LimitKind::Gcra { per, burst } => json!({ "rate": [per.as_secs().to_string(), burst.to_string()] }),
@@ -209,7 +209,13 @@ fn limit(limit: &Limit) -> Value {
             json!({ "calendar": [per.as_str(), timezone.iana_name().unwrap_or("unnamed")] })
         }
     };
-    json!({ "id": id, "amount": amount, "kind": kind })
+    let mut value = json!({ "id": id, "amount": amount, "kind": kind });
+    // It came later: where it is what it is by itself it is left out, so that what was approved before still is.
+    if let Some(members) = value.as_object_mut().filter(|_| *store_failure != StoreFailure::of(*unit)) {
+        let alone = *store_failure == StoreFailure::Local;
+        members.insert("onStoreFailure".to_owned(), json!(if alone { "local" } else { "deny" }));
+    }
+    value
 }
 
 /// As a grant spells it.

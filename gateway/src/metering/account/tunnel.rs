@@ -71,7 +71,8 @@ impl Account {
     pub(crate) async fn extend(&mut self, bytes: u64, seconds: u64) -> Result<Allowance, Denial> {
         let piece = Demand { requests: 0, tokens: 0, spend: NanoUsd::ZERO, bytes, seconds };
         let Some(reservation) = self.phase.reservation_mut() else { return Ok(Allowance::default()) };
-        self.core.shared.quota.extend(&mut reservation.hold, &piece, Timestamp::now())?;
+        let quota = &self.core.shared.quota;
+        quota.extend_soon(&mut reservation.hold, &piece, Timestamp::now()).await?;
         self.journal_hold()?;
         if let Some(line) = self.line() {
             self.core.journal.written(line).await.map_err(|error| unavailable(&error))?;

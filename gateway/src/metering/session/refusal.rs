@@ -50,7 +50,9 @@ pub(in crate::metering) const fn close_code(reason: Reason) -> Option<u16> {
         Reason::BudgetExhausted | Reason::Internal | Reason::UpstreamProtocol | Reason::Withdrawn => {
             Some(POLICY_VIOLATION)
         }
-        Reason::BudgetHeld | Reason::RateLimited | Reason::LedgerUnavailable => Some(TRY_AGAIN_LATER),
+        Reason::BudgetHeld | Reason::RateLimited | Reason::LedgerUnavailable | Reason::LimitsUnavailable => {
+            Some(TRY_AGAIN_LATER)
+        }
         _ => None,
     }
 }

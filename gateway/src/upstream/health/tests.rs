@@ -122,7 +122,7 @@ fn a_circuit_opens_after_dials_that_fail_in_a_row_and_one_at_a_time_tries() {
     drop(probe);
     let probe = take().unwrap();
     probe.failed();
-    assert_eq!(health.status(&"up".parse().unwrap()).unwrap().open, ["api.up.test".into()]);
+    assert_eq!(health.status(&"up".parse().unwrap()).unwrap().open, [Arc::<str>::from("api.up.test")]);
     take().unwrap().succeeded();
     let (_one, _other) = (take().unwrap(), take().unwrap());
     assert!(!host.circuit.is_open());

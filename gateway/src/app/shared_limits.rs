@@ -1,0 +1,57 @@
+//! Limits that replicas share, where the settings name a store for them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::runtime::{Handle, Runtime};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use super::dialable;
+use crate::core::Shared;
+use crate::ledger;
+use crate::quota::{Keeper, Quota, Replicas};
+use crate::settings::Settings;
+
+/// What keeps this replica's slices.
+#[derive(Debug)]
+pub(super) struct SharedLimits {
+    stop: oneshot::Sender<()>,
+    keeper: JoinHandle<()>,
+}
+
+/// The counts of this process, alone or with others.
+pub(super) fn quota(settings: &Settings) -> Arc<Quota> {
+    match &settings.limits.redis {
+        Some(redis) => Quota::shared(Replicas::new(redis.lease.0, redis.wait)),
+        None => Quota::new(),
+    }
+}
+
+impl SharedLimits {
+    /// Begins to share, if the settings say so. The data directory is locked.
+    pub(super) fn keep(
+        shared: &Shared,
+        settings: &Settings,
+        control: &Handle,
+    ) -> anyhow::Result<Option<Self>> {
+        let (Some(replicas), Some(redis)) = (shared.quota.replicas(), &settings.limits.redis) else {
+            return Ok(None);
+        };
+        let replica = ledger::replica_id(&settings.data_dir)
+            .context("limits.redis: the id of this replica")?
+            .to_string();
+        let counts = (Arc::clone(&shared.quota), Arc::clone(replicas));
+        let keeper = Keeper::new(counts, redis.clone(), dialable(shared.rules.clone()), &replica);
+        let (stop, stopped) = oneshot::channel();
+        Ok(Some(Self { stop, keeper: control.spawn(keeper.keep(stopped)) }))
+    }
+
+    /// Says a last time what is spent, and gives the rest back, within `patience`. The cores have ended.
+    pub(super) fn give_back(self, control: &Runtime, patience: Duration) {
+        drop(self.stop);
+        // The store hears it when the lease ends, or when the directory is served again.
+        let _ = control.block_on(async { tokio::time::timeout(patience, self.keeper).await });
+    }
+}

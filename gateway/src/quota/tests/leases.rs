@@ -1,0 +1,114 @@
+//! Counts that replicas share, with a store that the test plays.
+
+use super::super::lease::LeaseTerms;
+use super::*;
+
+/// A world of one limit whose replica has `ceiling` of it for as long as the test takes.
+fn leased(limit: Limit, terms: Option<LeaseTerms>) -> (World, Arc<Replicas>) {
+    let replicas = Replicas::new(Duration::from_secs(60), Duration::ZERO);
+    let quota = Quota::shared(Arc::clone(&replicas));
+    let plan = quota.plan(&[limit]);
+    let world = World { quota, plan };
+    for terms in terms {
+        agree(&world, terms);
+    }
+    (world, replicas)
+}
+
+fn agree(world: &World, terms: LeaseTerms) {
+    let item = &world.plan.items[0];
+    let cell = item.counts.cell("", &item.limit, now());
+    cell.lease.as_ref().expect("a shared count").agree(terms);
+}
+
+fn terms(ceiling: u64, others_spent: u64) -> LeaseTerms {
+    LeaseTerms { ceiling, ends: u64::MAX, others_spent, refill_at: ceiling / 2, is_dry: false }
+}
+
+#[test]
+fn a_slice_is_spent_and_no_more_and_the_refusal_says_whether_another_may_have_the_rest() {
+    let (world, replicas) = leased(tokens(1_000), Some(terms(100, 200)));
+    let held = world.hold(WEB, demand(40, 0)).unwrap();
+    assert!(replicas.take_asks().is_empty(), "half of the slice is left");
+    let _more = world.hold(WEB, demand(40, 0)).unwrap();
+    assert_eq!(replicas.take_asks().len(), 1, "more is asked for ahead of time");
+
+    let refused = world.refusal(WEB, demand(40, 0));
+    assert_eq!((refused.reason, refused.retry_after), (Reason::BudgetHeld, Some(Duration::from_secs(1))));
+    for words in ["of 1000 tokens 200 tokens are used", "80 tokens held"] {
+        assert!(refused.detail.contains(words), "{refused}");
+    }
+    assert_eq!(world.refusal(WEB, demand(801, 0)).reason, Reason::BudgetExhausted, "others have spent 200");
+    assert_eq!(world.refusal(WEB, demand(1_001, 0)).retry_after, None, "it fits at no time");
+    assert!(replicas.take_asks().is_empty(), "one ask is under way already");
+    assert_eq!(replicas.status().lacked, 1, "the others would have found it nowhere");
+
+    let headers = held.rate_headers(now()).unwrap().limit;
+    assert!(headers.to_str().unwrap().contains(";r=720;"), "{headers:?}");
+    agree(&world, terms(200, 200));
+    world.hold(WEB, demand(40, 0)).unwrap().release();
+}
+
+#[test]
+fn a_count_that_nothing_is_leased_of_asks_for_what_the_call_needs() {
+    let (world, replicas) = leased(tokens(1_000), None);
+    assert_eq!(world.refusal(WEB, demand(40, 0)).reason, Reason::BudgetHeld);
+    let asks = replicas.take_asks();
+    assert_eq!(asks.iter().map(|ask| &*ask.limit).collect::<Vec<_>>(), ["grant/test/tokens/day/shared"]);
+    let (_, cell) = world.quota.find(&asks[0]).unwrap();
+    assert_eq!(cell.lease.as_ref().unwrap().take_need(), 40);
+}
+
+#[test]
+fn a_call_does_not_wait_for_a_store_that_has_just_had_nothing() {
+    let (world, replicas) = leased(tokens(1_000), Some(LeaseTerms { is_dry: true, ..terms(0, 0) }));
+    assert_eq!(world.refusal(WEB, demand(40, 0)).reason, Reason::BudgetHeld);
+    assert!(replicas.take_asks().is_empty());
+}
+
+#[test]
+fn without_the_store_a_limit_denies_or_each_replica_has_its_even_part() {
+    let ended = LeaseTerms { ends: 0, ..terms(1_000, 300) };
+    for (store_failure, fits) in [(StoreFailure::Deny, 0), (StoreFailure::Local, 250)] {
+        let (world, replicas) = leased(Limit { store_failure, ..tokens(1_000) }, Some(ended));
+        replicas.hear(4);
+        assert_eq!(
+            world.refusal(WEB, demand(1, 0)).reason,
+            Reason::BudgetHeld,
+            "the store answers, and will"
+        );
+        replicas.set_up(false);
+        let holds: Vec<_> = (0..1_000).map_while(|_| world.hold(WEB, demand(1, 0)).ok()).collect();
+        assert_eq!(holds.len(), fits);
+        let refused = world.refusal(WEB, demand(1, 0)).reason;
+        let expected = if fits == 0 { Reason::LimitsUnavailable } else { Reason::BudgetHeld };
+        assert_eq!(refused, expected);
+    }
+}
+
+#[test]
+fn a_rate_is_divided_by_the_replicas_and_by_no_more_than_lets_one_through() {
+    for (live, burst) in [(1, 10), (2, 5), (4, 2), (20, 1)] {
+        let (world, replicas) = leased(hourly(100, 10), None);
+        replicas.hear(live);
+        let taken = (0..100).take_while(|_| world.hold(WEB, demand(0, 0)).is_ok()).count();
+        assert_eq!(taken, burst, "{live} replicas");
+    }
+    let denying = Limit { store_failure: StoreFailure::Deny, ..hourly(100, 10) };
+    let replicas = Replicas::new(Duration::ZERO, Duration::ZERO);
+    let quota = Quota::shared(Arc::clone(&replicas));
+    let plan = quota.plan(&[denying]);
+    let world = World { quota, plan };
+    world.hold(WEB, demand(0, 0)).unwrap().release();
+    replicas.set_up(false);
+    assert_eq!(world.refusal(WEB, demand(0, 0)).reason, Reason::LimitsUnavailable);
+}
+
+#[test]
+fn what_the_ledger_says_was_spent_is_told_to_the_store() {
+    let (world, replicas) = leased(tokens(1_000), None);
+    let charge = Charge { limit: "grant/test/tokens/day/shared".into(), key: "".into(), amount: 70 };
+    world.quota.table.load().registry.restore([(now(), charge)]);
+    assert_eq!(replicas.take_asks().len(), 1);
+    assert_eq!(world.usage(Unit::Tokens), (70, 0));
+}

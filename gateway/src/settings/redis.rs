@@ -1,0 +1,161 @@
+//! The store that replicas share limits in.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Deserializer};
+use tollgate_policy::model::Interval;
+
+use super::{schema, value};
+
+/// Redis or Valkey, where replicas share limits.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RedisSettings {
+    /// The server, as `host:port`. Of several the first that answers is used: name more than one only of one server, or of the sentinels.
+    #[schemars(with = "Vec<schema::HostPortText>", length(min = 1))]
+    pub addresses: Vec<HostAndPort>,
+    /// The name of the primary that the sentinels at `addresses` watch. Without it `addresses` are the server's own.
+    #[serde(default)]
+    pub sentinel: Option<String>,
+    /// Speak TLS. `{}` trusts the certificate authorities of the system.
+    #[serde(default)]
+    pub tls: Option<RedisTls>,
+    /// The user to log in as. Without it the default one.
+    #[serde(default)]
+    pub username: Option<String>,
+    /// The file with the password. It is read for each connection.
+    #[serde(default)]
+    pub password_file: Option<PathBuf>,
+    /// What the names of all keys begin with. Gateways with the same one share limits.
+    #[serde(default = "prefix")]
+    #[schemars(extend("default" = "tollgate"))]
+    pub prefix: String,
+    /// How long a replica goes on with what it has when the store is gone. After the store has lost something, nothing new is granted for so
+    /// long. The same in all replicas.
+    #[serde(default = "lease")]
+    #[schemars(extend("default" = "10s"))]
+    pub lease: Interval,
+    /// How long a call waits at most for the store, where this replica has nothing left. It may be `0s`.
+    #[serde(default = "wait", deserialize_with = "value::pause")]
+    #[schemars(with = "schema::PauseText", extend("default" = "50ms"))]
+    pub wait: Duration,
+}
+
+/// How the store proves who it is.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct RedisTls {
+    /// The certificate authorities that its certificate is verified with.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// A host and a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostAndPort {
+    /// A name or an address.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+}
+
+const LEASE: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(300);
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
+
+fn prefix() -> String {
+    "tollgate".to_owned()
+}
+
+fn lease() -> Interval {
+    Interval(Duration::from_secs(10))
+}
+
+fn wait() -> Duration {
+    Duration::from_millis(50)
+}
+
+impl RedisSettings {
+    pub(super) fn based(self, base: &Path) -> Self {
+        let tls = self.tls.map(|tls| RedisTls { ca_file: tls.ca_file.map(|file| base.join(file)) });
+        Self { tls, password_file: self.password_file.map(|file| base.join(file)), ..self }
+    }
+
+    /// Fields that are out of bounds, with what is wrong.
+    pub(super) fn problems(&self) -> Vec<(&'static str, &'static str)> {
+        let mut problems = Vec::new();
+        let mut wrong = |wrong: bool, field, message| {
+            if wrong {
+                problems.push((field, message));
+            }
+        };
+        let is_plain = |text: &str| {
+            !text.is_empty()
+                && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+        };
+        wrong(self.addresses.is_empty(), "redis.addresses", "at least one is needed");
+        wrong(!is_plain(&self.prefix), "redis.prefix", "letters, digits, `.`, `_` and `-`");
+        wrong(
+            self.sentinel.as_deref().is_some_and(str::is_empty),
+            "redis.sentinel",
+            "name the primary, or leave it out",
+        );
+        wrong(
+            self.username.is_some() && self.password_file.is_none(),
+            "redis.username",
+            "a user without a password proves nothing: name its `passwordFile`",
+        );
+        wrong(!LEASE.contains(&self.lease.0), "redis.lease", "from 1s to 5m");
+        wrong(self.wait > LONGEST_WAIT, "redis.wait", "at most 5s");
+        problems
+    }
+}
+
+impl<'de> Deserialize<'de> for HostAndPort {
+    fn deserialize<D: Deserializer<'de>>(value: D) -> Result<Self, D::Error> {
+        let text = value::written(value)?;
+        let parsed = text.rsplit_once(':').and_then(|(host, port)| {
+            let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+            let is_host =
+                !bare.is_empty() && !bare.contains(['/', '@', ' ']) && (bare == host) != bare.contains(':');
+            let port = port.parse().ok().filter(|port| *port > 0)?;
+            is_host.then(|| Self { host: bare.to_owned(), port })
+        });
+        parsed.ok_or_else(|| value::refuse(&text, "write host and port, as in redis.tollgate.svc:6379"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<RedisSettings, serde_json::Error> {
+        serde_json::from_str(text)
+    }
+
+    #[test]
+    fn an_address_is_a_host_and_a_port() {
+        for (text, host, port) in
+            [("redis:6379", "redis", 6379), ("[::1]:1", "::1", 1), ("10.0.0.1:80", "10.0.0.1", 80)]
+        {
+            let settings = read(&format!(r#"{{"addresses": ["{text}"]}}"#)).unwrap();
+            assert_eq!(settings.addresses, [HostAndPort { host: host.to_owned(), port }]);
+            assert!(settings.problems().is_empty());
+        }
+        for text in
+            ["redis", ":6379", "redis:0", "redis:99999", "rediss://a:1", "u:p@host:1", "::1:6379", "[a]:1"]
+        {
+            let error = read(&format!(r#"{{"addresses": ["{text}"]}}"#)).unwrap_err().to_string();
+            assert!(error.contains("redis.tollgate.svc:6379"), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_is_out_of_bounds_is_named() {
+        let text = r#"{"addresses": [], "prefix": "a b", "sentinel": "", "username": "u", "lease": "500ms", "wait": "6s"}"#;
+        let fields: Vec<_> = read(text).unwrap().problems().into_iter().map(|(field, _)| field).collect();
+        let all = ["addresses", "prefix", "sentinel", "username", "lease", "wait"]
+            .map(|field| format!("redis.{field}"));
+        assert_eq!(fields, all);
+    }
+}
