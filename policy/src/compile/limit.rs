@@ -100,7 +100,7 @@ impl Writer<'_, '_> {
         let is_rate = unit == Unit::Requests && matches!(per, Per::Second | Per::Minute | Per::Hour);
         let kind =
             if is_rate { self.rate(spec, amount, per)? } else { LimitKind::Counted(self.window(spec, per)?) };
-        let store_failure = spec.on_store_failure.unwrap_or(StoreFailure::of(unit));
+        let store_failure = spec.on_store_failure.unwrap_or_else(|| StoreFailure::of(unit));
         let (id, owner) = (id(owner, unit, Some(per), key), owner.clone());
         Some(Limit {
             id,

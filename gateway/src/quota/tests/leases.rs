@@ -9,7 +9,7 @@ fn leased(limit: Limit, terms: Option<LeaseTerms>) -> (World, Arc<Replicas>) {
     let quota = Quota::shared(Arc::clone(&replicas));
     let plan = quota.plan(&[limit]);
     let world = World { quota, plan };
-    for terms in terms {
+    if let Some(terms) = terms {
         agree(&world, terms);
     }
     (world, replicas)
