@@ -11,7 +11,7 @@ use tollgate_tests::{Sandbox, helm, needs};
 const WRITE: &str = "TOLLGATE_WRITE_CHART";
 
 /// Values that are wrong, and what the refusal says.
-const WRONG: [(&str, &[&str]); 29] = [
+const WRONG: [(&str, &[&str]); 31] = [
     (r#"{"replica": 2}"#, &["replica"]),
     (r#"{"kind": "Pod"}"#, &["kind", "StatefulSet"]),
     (r#"{"replicas": -1}"#, &["replicas"]),
@@ -55,6 +55,11 @@ const WRONG: [(&str, &[&str]); 29] = [
     (
         r#"{"telemetry": {"headers": {"authorization": {"secret": "s", "key": "k"}}}}"#,
         &["telemetry.endpoint", "collector"],
+    ),
+    (r#"{"postgres": {"address": "ledger-db.databases.svc:5432"}}"#, &["postgres.passwordSecret"]),
+    (
+        r#"{"postgres": {"address": "postgres://a:b@ledger-db:5432/x", "passwordSecret": "s"}}"#,
+        &["postgres/address"],
     ),
     (r#"{"persistence": {"existingClaim": "journal"}}"#, &["persistence.existingClaim", "one replica"]),
     (r#"{"persistence": {"hostPath": "/var/lib/tollgate"}}"#, &["persistence.hostPath", "DaemonSet"]),
