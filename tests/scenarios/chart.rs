@@ -11,7 +11,7 @@ use tollgate_tests::{Sandbox, helm, needs};
 const WRITE: &str = "TOLLGATE_WRITE_CHART";
 
 /// Values that are wrong, and what the refusal says.
-const WRONG: [(&str, &[&str]); 29] = [
+const WRONG: [(&str, &[&str]); 33] = [
     (r#"{"replica": 2}"#, &["replica"]),
     (r#"{"kind": "Pod"}"#, &["kind", "StatefulSet"]),
     (r#"{"replicas": -1}"#, &["replicas"]),
@@ -62,6 +62,11 @@ const WRONG: [(&str, &[&str]); 29] = [
         &["redis.passwordSecret", "redis.username"],
     ),
     (r#"{"redis": {"addresses": ["redis:6379"], "caSecret": "ca"}}"#, &["redis.tls", "redis.caSecret"]),
+    (r#"{"postgres": {"address": "ledger-db.databases.svc:5432"}}"#, &["postgres.passwordSecret"]),
+    (
+        r#"{"postgres": {"address": "postgres://a:b@ledger-db:5432/x", "passwordSecret": "s"}}"#,
+        &["postgres/address"],
+    ),
     (r#"{"persistence": {"existingClaim": "journal"}}"#, &["persistence.existingClaim", "one replica"]),
     (r#"{"persistence": {"hostPath": "/var/lib/tollgate"}}"#, &["persistence.hostPath", "DaemonSet"]),
     (r#"{"kind": "DaemonSet", "autoscaling": {"enabled": true}}"#, &["autoscaling.enabled", "DaemonSet"]),

@@ -19,7 +19,7 @@ fn open(data_dir: &Path) -> (Arc<Ledger>, Vec<(Timestamp, Charge)>) {
 fn whole_report(data_dir: &Path, by: &[By]) -> Report {
     let until = Timestamp::now() + SignedDuration::from_secs(1);
     let query = Query { by: by.to_vec(), since: Timestamp::UNIX_EPOCH, until, timezone: TimeZone::UTC };
-    report(data_dir, query).unwrap()
+    report(&mut ReportStore::own(data_dir).unwrap(), query).unwrap()
 }
 
 fn segments(data_dir: &Path) -> Vec<PathBuf> {
@@ -303,9 +303,7 @@ fn a_correction_of_a_presumed_call_lowers_its_budget_from_the_next_start_on() {
 #[test]
 fn there_is_no_ledger_where_there_is_none() {
     let directory = directory();
-    let query =
-        Query { by: vec![], since: Timestamp::UNIX_EPOCH, until: Timestamp::now(), timezone: TimeZone::UTC };
-    assert!(matches!(report(directory.path(), query), Err(LedgerError::Missing(_))));
+    assert!(matches!(ReportStore::own(directory.path()), Err(LedgerError::Missing(_))));
     assert!(matches!(verify(directory.path(), None), Err(LedgerError::Missing(_))));
     assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0, "looking makes nothing");
 }

@@ -164,7 +164,7 @@ fn a_period_includes_its_first_instant_and_not_its_last() {
         until: instant("2026-12-01"),
         timezone: timezone.clone(),
     };
-    let report = report(directory.path(), query).unwrap();
+    let report = report(&mut ReportStore::own(directory.path()).unwrap(), query).unwrap();
     assert_eq!(report.lines.len(), 1);
     assert_eq!((report.lines[0].keys[0].as_str(), report.total.calls), ("2026-11", 2));
 }

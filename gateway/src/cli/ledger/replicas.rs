@@ -16,10 +16,11 @@ use crate::slow_notice;
 use crate::table::{Column, Cut, GREEN, Page, RED, Table, counted, visible};
 
 #[derive(Debug, Args)]
-#[command(
-    after_help = "A replica that is `left behind` was last seen a while ago and did not end in order. Its journal may have calls that
-the database has not: `tollgate ledger replay --data DIRECTORY` takes them in from its volume."
-)]
+#[command(after_help = "Example:
+  tollgate ledger replicas --format json | jq '.[] | select(.state == \"left behind\")'
+
+A replica that is left behind was last seen a while ago and did not end in order. Its journal may have calls that the database
+has not: `tollgate ledger replay --data DIRECTORY` takes them in from its volume.")]
 pub(super) struct ReplicasArgs {
     /// How it is printed
     #[arg(long, value_enum, default_value_t = Format::Table)]

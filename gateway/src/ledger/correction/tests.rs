@@ -6,7 +6,7 @@ use jiff::tz::TimeZone;
 use super::*;
 use crate::files::DirectoryLock;
 use crate::ledger::samples::{self, SPEND, TOKENS, directory, hold, record, sums};
-use crate::ledger::{Call, Dimension, Ledger, Record, catch_up, find, list, verify};
+use crate::ledger::{Call, Dimension, Ledger, Record, ReportStore, catch_up, find, list, verify};
 use crate::report::{By, Query, Report, report};
 
 /// A call of 100 tokens in and 20 out for 0.0001 USD, whose usage was worked out.
@@ -44,7 +44,7 @@ fn actual(input: u64, output: u64, nanos: u64) -> Correction {
 fn ask(data_dir: &Path, by: &[By]) -> Report {
     let until = Timestamp::now() + SignedDuration::from_secs(1);
     let query = Query { by: by.to_vec(), since: Timestamp::UNIX_EPOCH, until, timezone: TimeZone::UTC };
-    report(data_dir, query).unwrap()
+    report(&mut ReportStore::own(data_dir).unwrap(), query).unwrap()
 }
 
 /// Input, output and cost of the two calls, and what the next start finds in the budgets.
@@ -219,17 +219,17 @@ fn calls_are_listed_by_where_their_usage_comes_from_until_they_are_corrected() {
     let directory = directory();
     let id = closed(directory.path());
     let since = Timestamp::now() - SignedDuration::from_hours(1);
-    let all = list(directory.path(), since, &[]).unwrap();
+    let all = list(directory.path(), None, since, &[]).unwrap();
     assert_eq!(all.len(), 2);
     assert!(all.is_sorted_by_key(|call| (call.at, call.id)));
-    let open = list(directory.path(), since, &[UsageSource::Estimated]).unwrap();
+    let open = list(directory.path(), None, since, &[UsageSource::Estimated]).unwrap();
     assert_eq!(open.iter().map(|call| call.id).collect::<Vec<_>>(), [id]);
     assert_eq!((open[0].text("model"), open[0].number("cost")), ("gpt-5-mini", Some(100_000)));
-    assert_eq!(list(directory.path(), since, &[UsageSource::Presumed]).unwrap(), []);
-    assert_eq!(list(directory.path(), Timestamp::now(), &[]).unwrap(), []);
+    assert_eq!(list(directory.path(), None, since, &[UsageSource::Presumed]).unwrap(), []);
+    assert_eq!(list(directory.path(), None, Timestamp::now(), &[]).unwrap(), []);
     settle(directory.path(), id, actual(10, 2, 7_000)).unwrap();
-    assert_eq!(list(directory.path(), since, &[UsageSource::Estimated]).unwrap(), []);
-    let settled = list(directory.path(), since, &[]).unwrap();
+    assert_eq!(list(directory.path(), None, since, &[UsageSource::Estimated]).unwrap(), []);
+    let settled = list(directory.path(), None, since, &[]).unwrap();
     let ids = |calls: &[Call]| calls.iter().map(|call| call.id).collect::<Vec<_>>();
     assert_eq!(ids(&settled), ids(&all), "corrections are no calls");
 }
@@ -246,7 +246,7 @@ fn a_call_that_was_corrected_is_the_same_in_the_list_and_in_the_report() {
     assert_eq!((&charges[0]["amount"], &charges[1]["amount"]), (&7_000.into(), &12.into()));
     let original = call.original.as_ref().unwrap();
     assert_eq!((&original["usage_source"], &original["cost"]), (&"estimated".into(), &100_000.into()));
-    let listed = list(directory.path(), Timestamp::UNIX_EPOCH, &[]).unwrap();
+    let listed = list(directory.path(), None, Timestamp::UNIX_EPOCH, &[]).unwrap();
     let listed = listed.into_iter().find(|call| call.id == id).unwrap();
     assert_eq!((listed.record, listed.corrections.len()), (call.record, 1));
     let total = ask(directory.path(), &[]).total;
@@ -257,7 +257,7 @@ fn a_call_that_was_corrected_is_the_same_in_the_list_and_in_the_report() {
 fn what_is_known_of_a_call_is_changed_by_force_and_with_a_note_alone() {
     let directory = directory();
     let estimated = closed(directory.path());
-    let calls = list(directory.path(), Timestamp::UNIX_EPOCH, &[UsageSource::Reported]).unwrap();
+    let calls = list(directory.path(), None, Timestamp::UNIX_EPOCH, &[UsageSource::Reported]).unwrap();
     let [reported] = &calls[..] else { panic!("{calls:?}") };
     let settle = |id, force, note| {
         let signature = signature(force, note);
