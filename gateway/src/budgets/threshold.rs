@@ -125,6 +125,7 @@ mod tests {
             amount,
             spent,
             held: 0,
+            leased: None,
         }
     }
 

@@ -118,8 +118,8 @@ impl ReadBody {
     }
 
     #[cfg(any(test, fuzzing))]
-    pub(super) fn edits(&self, output_cap: Option<u64>) -> Edits {
-        self.marks.edits(output_cap, None)
+    pub(super) fn edits(&self, output_cap: Option<u64>, model: Option<&str>) -> Edits {
+        self.marks.edits(output_cap, model)
     }
 }
 
