@@ -72,7 +72,7 @@ impl Template {
         let path = line(head.path(), request.path(), request.query().and_then(kept).as_deref())?;
         let handshake = handshake(&mut head, permit)?;
         let mut headers = head.headers;
-        withhold(&mut headers, carriers, own, unsearchable(permit), |_| false);
+        withhold(&mut headers, carriers, own, &unsearchable(permit), |_| false);
         // Usage is read off the answer, and a secret is looked for in it: it has to come as it is.
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         if let Some(handshake) = &handshake {
@@ -254,7 +254,7 @@ impl TrailerFilter for CallerTrailers {
         let own = self.credential.as_ref().map_or(&[][..], |credential| &credential.inject);
         // What describes the content is decided on before it comes (RFC 9110, section 6.5.1).
         let describes = |name: &HeaderName| name.as_str().starts_with("content-");
-        withhold(trailers, self.destination.dialect.carriers(), own, std::iter::empty(), describes);
+        withhold(trailers, self.destination.dialect.carriers(), own, &std::iter::empty(), describes);
     }
 }
 
@@ -264,7 +264,7 @@ fn withhold(
     headers: &mut HeaderMap,
     carriers: &Carriers,
     own: &[Injection],
-    beside: impl Iterator<Item = &'static HeaderName> + Clone,
+    beside: &(impl Iterator<Item = &'static HeaderName> + Clone),
     goes: impl Fn(&HeaderName) -> bool,
 ) {
     let theirs = || carriers.headers.iter().chain(&carriers.account_headers).map(|carrier| &**carrier);
