@@ -127,7 +127,7 @@ impl World {
             }
             Step::Tick => {
                 next.now += TICK;
-                if next.now % RULES.window == 0 {
+                if next.now.is_multiple_of(RULES.window) {
                     next.nodes.iter_mut().for_each(|node| (node.spent, node.held) = (0, 0));
                 }
                 for n in [0, 1] {
