@@ -3,6 +3,7 @@
 //! **Invariant:** another attempt is made only while no byte of an answer was released and the body can be sent again: with another key of
 //! the pool where the provider refused one, once where there is a newer version of a secret that it rejected, and else as [`resend`] says.
 
+mod client_certificate;
 mod resend;
 
 use std::fmt::Display;
@@ -18,9 +19,9 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tollgate_policy::decision::Permit;
 use tollgate_policy::denial::{Denial, Reason};
 use tollgate_policy::name::ResourceId;
-use tollgate_policy::policy::{Credential, Destination};
-use tollgate_secrets::Secret;
 
+pub(crate) use self::client_certificate::certificate;
+use self::client_certificate::newer;
 use self::resend::Resends;
 use crate::core::Core;
 use crate::error;
@@ -411,62 +412,10 @@ pub(crate) fn failed(
     error::upstream(error)
 }
 
-/// The client certificate that the destination names, if it does.
-///
-/// # Errors
-/// `secret_unavailable`
-pub(crate) async fn certificate(
-    core: &Core,
-    snapshot: &Snapshot,
-    destination: &Destination,
-    account: &mut Account,
-) -> Result<Option<(Arc<Credential>, Arc<Secret>)>, Denial> {
-    if destination.client_certificate.is_none() {
-        return Ok(None);
-    }
-    let credential = snapshot.policy.client_certificate(destination);
-    let credential = credential.ok_or_else(|| {
-        Denial::new(Reason::Internal, "the destination's client certificate is not in the policy")
-    })?;
-    let secret = secret(core, destination, credential).await;
-    let secret = secret.inspect_err(|_| account.blame(&credential.name))?;
-    Ok(Some((Arc::clone(credential), secret)))
-}
-
-/// The client certificate of a credential: from the cache, or fetched.
-async fn secret(
-    core: &Core,
-    destination: &Destination,
-    credential: &Credential,
-) -> Result<Arc<Secret>, Denial> {
-    if let Some(cached) = core.shared.secrets.peek(credential, 0) {
-        return Ok(cached);
-    }
-    match Box::pin(core.shared.secrets.get(credential, 0)).await {
-        Ok(secret) => Ok(secret),
-        // The store's own words go to the operator's log; the caller learns only that it failed.
-        Err(error) => {
-            let reason = Reason::SecretUnavailable;
-            let (name, failure) = (&credential.name, error.failure());
-            log_unconnected(core, &destination.name, reason, &failure, Some(name));
-            let detail = "the credential for this destination cannot be had at the moment";
-            Err(Denial::new(reason, detail).retry_after(Duration::from_secs(5)))
-        }
-    }
-}
-
 /// Whether two readers could find the end of the answer in two places (RFC 9112, section 6.3).
 fn is_ambiguous(headers: &HeaderMap) -> bool {
     let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
     let Some(length) = lengths.next() else { return false };
     let digits = !length.is_empty() && length.as_bytes().iter().all(u8::is_ascii_digit);
     lengths.next().is_some() || !digits || headers.contains_key(TRANSFER_ENCODING)
-}
-
-/// A newer version of the client certificate that was refused.
-async fn newer(core: &Core, refused: Option<ClientCert<'_>>, spent: bool) -> Option<Arc<Secret>> {
-    let ClientCert { credential, secret } = refused?;
-    let newer = core.shared.secrets.rejected(credential, 0, secret.version()).await?;
-    // The refresh helps the calls that come after, also where this one cannot be sent again.
-    (!spent).then_some(newer)
 }

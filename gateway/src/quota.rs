@@ -24,6 +24,7 @@ use tollgate_policy::price::NanoUsd;
 use crate::ledger::Charge;
 
 mod cell;
+mod first_look;
 mod hold;
 mod keeper;
 mod key;
@@ -290,8 +291,8 @@ impl Quota {
         let mut exhausted = None;
         for grant in grants {
             let looked = match table.plans.get(&address(grant)) {
-                Some((_, plan)) => hold::exhausted(plan, &keys, least, now),
-                None => hold::exhausted(&self.more(&table, grant), &keys, least, now),
+                Some((_, plan)) => first_look::exhausted(plan, &keys, least, now),
+                None => first_look::exhausted(&self.more(&table, grant), &keys, least, now),
             };
             match looked {
                 Some(denial) => exhausted = Some(denial),

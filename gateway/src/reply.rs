@@ -301,13 +301,8 @@ mod tests {
     }
 
     fn said(denial: &Denial, form: Form) -> (HeaderMap, StatusCode, Bytes) {
-        let response = refusal(
-            denial,
-            RecordId::new(),
-            ErrorFormat { form, is_head: false, answers_as: ShownTo::Server },
-            false,
-        );
-        let (head, body) = response.into_parts();
+        let format = ErrorFormat { form, is_head: false, answers_as: ShownTo::Server };
+        let (head, body) = refusal(denial, RecordId::new(), format, false).into_parts();
         (head.headers, head.status, body)
     }
 

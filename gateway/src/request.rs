@@ -67,14 +67,13 @@ async fn forward(
     account.identified(&context, &snapshot)?;
 
     faults.at(Stage::Target);
-    let named = |target: &_, request: &_| account.targeted(target, request);
-    let resolved = session.road.resolve(&snapshot.policy, &head.line(), named);
+    let policy = &snapshot.policy;
+    let resolved = session.road.resolve(policy, &head.line(), |to, asked| account.targeted(to, asked));
     let (target, request) = resolved.inspect_err(|_| account.misdirected(&head.line()))?;
     format.addressed(&request);
 
     faults.at(Stage::Admit);
-    let admission =
-        snapshot.policy.admit(context.grants(), target, request.upgrading(head.upgrade()?).into())?;
+    let admission = policy.admit(context.grants(), target, request.upgrading(head.upgrade()?).into())?;
 
     faults.at(Stage::Facts);
     if metering::is_large(&body) || admission.session().is_some() {
@@ -95,8 +94,7 @@ async fn forward(
     let mut template = Template::new(head, &call.permit, now)?;
 
     faults.at(Stage::Hold);
-    let policy = (&snapshot.policy, &**context.grants());
-    let (call, hold) = body.held(call, &core.shared.quota, policy, now).await?;
+    let (call, hold) = body.held(call, core, (policy, context.grants()), now).await?;
     account.hold(&call, hold);
     template.carry(body.render(&call, core.shared.limits.least()), &call.permit);
     account.journal_hold()?;

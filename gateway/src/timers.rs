@@ -21,7 +21,7 @@ pub(crate) struct Elapsed;
 
 /// A future that has until then.
 #[derive(Debug)]
-pub(crate) struct Until<'a, F> {
+pub(crate) struct UntilDeadline<'a, F> {
     timers: &'a Timers,
     deadline: Instant,
     /// Set once the future has to be waited for.
@@ -31,8 +31,8 @@ pub(crate) struct Until<'a, F> {
 
 impl Timers {
     /// What `future` gives, where that comes before `deadline`.
-    pub(crate) const fn until<F>(&self, deadline: Instant, future: F) -> Until<'_, F> {
-        Until { timers: self, deadline, timer: None, future }
+    pub(crate) const fn until<F>(&self, deadline: Instant, future: F) -> UntilDeadline<'_, F> {
+        UntilDeadline { timers: self, deadline, timer: None, future }
     }
 
     fn take(&self, deadline: Instant) -> Pin<Box<Sleep>> {
@@ -53,7 +53,7 @@ impl Timers {
     }
 }
 
-impl<F: Future + Unpin> Future for Until<'_, F> {
+impl<F: Future + Unpin> Future for UntilDeadline<'_, F> {
     type Output = Result<F::Output, Elapsed>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {

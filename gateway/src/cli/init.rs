@@ -46,17 +46,17 @@ pub(super) struct InitArgs {
     directory: PathBuf,
     /// A further caller, as in `batch/api`: certs/batch-api.pem is spiffe://prod.acme/ns/batch/sa/api. May be given several times
     #[arg(long = "caller", value_name = "NAMESPACE/ACCOUNT")]
-    callers: Vec<Workload>,
+    callers: Vec<NewCaller>,
 }
 
 /// A service account of a namespace.
 #[derive(Clone, Debug)]
-struct Workload {
+struct NewCaller {
     namespace: String,
     account: String,
 }
 
-impl FromStr for Workload {
+impl FromStr for NewCaller {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -120,12 +120,12 @@ fn for_editors(to_schema: &str, yaml: &str) -> String {
 }
 
 /// Names and contents of what is in `certs`.
-fn certificates(callers: &[Workload]) -> anyhow::Result<Vec<(String, Zeroizing<String>)>> {
+fn certificates(callers: &[NewCaller]) -> anyhow::Result<Vec<(String, Zeroizing<String>)>> {
     let authority = Authority::new("Tollgate first call", "prod.acme")?;
     let gateway = authority.leaf(vec![dns("localhost")?, authority.id("ns/egress/sa/tollgate")?])?;
     let web = authority.leaf(vec![authority.id("ns/shop/sa/web")?])?;
     let mut leaves = vec![("gateway".to_owned(), gateway), ("web".to_owned(), web)];
-    for Workload { namespace, account } in callers {
+    for NewCaller { namespace, account } in callers {
         let leaf = authority.leaf(vec![authority.id(&format!("ns/{namespace}/sa/{account}"))?])?;
         leaves.push((format!("{namespace}-{account}"), leaf));
     }

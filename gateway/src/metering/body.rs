@@ -23,7 +23,6 @@ use super::answered::Answered;
 use super::inspected_body;
 use super::usage::{Announced, Output, UsageReader};
 use crate::core::Core;
-use crate::drain::Phase;
 use crate::fault::{Faults, Stage};
 use crate::identity::CallProof;
 use crate::injection::{self, Messages, Scrubber, Seen};
@@ -445,29 +444,8 @@ impl Body for MeteredBody {
 impl Drop for MeteredBody {
     fn drop(&mut self) {
         self.session.deadline.on_response();
-        if !matches!(self.state, AnswerState::Passing) {
-            return;
-        }
-        let core = &self.core;
-        let drained = core.shared.drain.watch();
-        let share = self.source.account.as_ref().and_then(|account| account.drain());
-        let worth_it = self.source.reader.is_some() && core.shared.drain.phase() < Phase::Cutting;
-        let (Some(incoming), Some(share), true) = (self.source.incoming.take(), share, worth_it) else {
-            let reading = self.source.reader.take().map(|mut reader| reader.finish(&mut Output::default()));
-            self.source.record(reading, Outcome::CallerGone, None, 0);
-            return;
-        };
-        let source = AnswerSource {
-            incoming: None,
-            reader: self.source.reader.take(),
-            lease: self.source.lease.take(),
-            call: Arc::clone(&self.source.call),
-            account: self.source.account.take(),
-            billed: self.source.billed,
-            drained: false,
-        };
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(drain::run(incoming, source, share, drained));
+        if matches!(self.state, AnswerState::Passing) {
+            drain::left(self);
         }
     }
 }

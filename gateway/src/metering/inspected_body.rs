@@ -29,7 +29,7 @@ use crate::core::Core;
 use crate::identity::RequestHead;
 use crate::injection;
 use crate::pace::{LeastRate, Pace};
-use crate::quota::{Demand, Hold, Quota};
+use crate::quota::{Demand, Hold};
 use crate::timers::Timers;
 use crate::upstream::OutBody;
 
@@ -256,14 +256,15 @@ impl UnsentBody {
     /// if it may be: the same grant decides on it, and the body names the model.
     ///
     /// # Errors
-    /// As [`Quota::hold`] of the call as it was asked for.
+    /// As [`crate::quota::Quota::hold`] of the call as it was asked for.
     pub(crate) async fn held(
         &self,
         call: Arc<PermittedCall>,
-        quota: &Quota,
-        (policy, grants): (&Policy, &CallerGrants),
+        core: &Core,
+        (policy, grants): (&Policy, &Arc<CallerGrants>),
         now: Timestamp,
     ) -> Result<(Arc<PermittedCall>, Hold), Denial> {
+        let quota = &core.shared.quota;
         let take = async |call: &PermittedCall| {
             quota.hold_soon(&call.permit, call.model(), &call.demand(), now).await
         };

@@ -245,7 +245,8 @@ impl SharedKeeper {
         let (stop, stopped) = mpsc::channel();
         let (end, ended) = mpsc::channel();
         let body = move || {
-            let mut keeper = Keeper { server, data_dir, name, progress, writer: None, pause: FIRST_PAUSE };
+            let mut keeper =
+                IngestLoop { server, data_dir, name, progress, writer: None, pause: FIRST_PAUSE };
             keeper.keep(&known, &stopped);
             // Whoever stopped it may no longer wait.
             let _ = end.send(());
@@ -265,7 +266,7 @@ impl SharedKeeper {
     }
 }
 
-struct Keeper {
+struct IngestLoop {
     server: PostgresServer,
     data_dir: PathBuf,
     name: String,
@@ -274,7 +275,7 @@ struct Keeper {
     pause: Duration,
 }
 
-impl Keeper {
+impl IngestLoop {
     fn keep(&mut self, known: &impl Fn() -> Known, stopped: &Receiver<()>) {
         loop {
             let pause = self.turn(known);

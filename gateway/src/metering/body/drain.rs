@@ -1,9 +1,11 @@
 //! Reading an answer to its end after its caller has gone, for what it says of its usage.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::BodyExt;
 
+use super::MeteredBody;
 use super::source::AnswerSource;
 use crate::caller_usage::UsagePermit;
 use crate::drain::{Drained, Phase};
@@ -15,13 +17,33 @@ use crate::upstream::AnswerBody;
 const LONGEST: Duration = Duration::from_secs(120);
 const MOST_BYTES: u64 = 64 << 20;
 
+/// Its caller has gone while it was passing: it is read on where that tells what it used, or closed.
+pub(super) fn left(body: &mut MeteredBody) {
+    let core = &body.core;
+    let drained = core.shared.drain.watch();
+    let share = body.source.account.as_ref().and_then(|account| account.drain());
+    let worth_it = body.source.reader.is_some() && core.shared.drain.phase() < Phase::Cutting;
+    let (Some(incoming), Some(share), true) = (body.source.incoming.take(), share, worth_it) else {
+        let reading = body.source.reader.take().map(|mut reader| reader.finish(&mut Output::default()));
+        body.source.record(reading, Outcome::CallerGone, None, 0);
+        return;
+    };
+    let source = AnswerSource {
+        incoming: None,
+        reader: body.source.reader.take(),
+        lease: body.source.lease.take(),
+        call: Arc::clone(&body.source.call),
+        account: body.source.account.take(),
+        billed: body.source.billed,
+        drained: false,
+    };
+    if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+        runtime.spawn(run(incoming, source, share, drained));
+    }
+}
+
 /// Reads on for the usage alone.
-pub(super) async fn run(
-    mut incoming: AnswerBody,
-    mut source: AnswerSource,
-    _permit: UsagePermit,
-    mut drained: Drained,
-) {
+async fn run(mut incoming: AnswerBody, mut source: AnswerSource, _permit: UsagePermit, mut drained: Drained) {
     let mut output = Output::default();
     let mut left = MOST_BYTES;
     let read = async {
