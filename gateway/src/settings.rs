@@ -240,6 +240,11 @@ pub struct EgressSettings {
     #[serde(default, deserialize_with = "value::ranges")]
     #[schemars(with = "Vec<schema::RangeText>")]
     pub private_ranges: Vec<IpNet>,
+    /// Ranges of the gateway's own zone. Of several addresses of a host, those in them are dialled first, and others where none of
+    /// these answers. Without it no address is nearer than another.
+    #[serde(default, deserialize_with = "value::ranges")]
+    #[schemars(with = "Vec<schema::RangeText>")]
+    pub zone_ranges: Vec<IpNet>,
     /// How the names of destinations are resolved.
     #[serde(default)]
     pub dns: DnsSettings,

@@ -14,6 +14,8 @@ use nix::ifaddrs::getifaddrs;
 #[derive(Clone, Debug)]
 pub struct DialRules {
     private: Arc<[IpNet]>,
+    /// Of the gateway's own zone, if it is known.
+    zone: Arc<[IpNet]>,
     own: Arc<OnceLock<Vec<SocketAddr>>>,
     /// The addresses of this machine, at any of which a socket on the unspecified address is reached.
     local: Arc<ArcSwap<Vec<IpAddr>>>,
@@ -36,7 +38,19 @@ impl DialRules {
     /// `private` lists the ranges of `egress.privateRanges`.
     #[must_use]
     pub fn new(private: Vec<IpNet>) -> Self {
-        Self { private: private.into(), own: Arc::default(), local: Arc::default() }
+        Self { private: private.into(), zone: Arc::default(), own: Arc::default(), local: Arc::default() }
+    }
+
+    /// The same, where these ranges are those of the gateway's own zone.
+    #[must_use]
+    pub fn in_zone(self, ranges: Vec<IpNet>) -> Self {
+        Self { zone: ranges.into(), ..self }
+    }
+
+    /// Whether `address` is in another zone, as far as zones are known.
+    #[must_use]
+    pub fn is_distant(&self, address: IpAddr) -> bool {
+        !self.zone.is_empty() && !self.zone.iter().any(|range| range.contains(&address.to_canonical()))
     }
 
     /// Names the sockets that this process listens on. Only the first call counts.

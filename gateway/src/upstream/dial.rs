@@ -92,6 +92,8 @@ pub(crate) struct DialContext<'a> {
 struct Candidates {
     v6: VecDeque<SocketAddr>,
     v4: VecDeque<SocketAddr>,
+    /// In other zones: tried when none of the gateway's own is left.
+    distant: VecDeque<SocketAddr>,
     /// Tried when there is no other.
     avoided: VecDeque<SocketAddr>,
     /// Tried when all others have failed.
@@ -288,6 +290,8 @@ impl Candidates {
                 self.ejected.push_back(socket);
             } else if context.resolver.avoids(socket) || dial.watched.except == Some(socket) {
                 self.avoided.push_back(socket);
+            } else if context.rules.is_distant(socket.ip()) {
+                self.distant.push_back(socket);
             } else if socket.is_ipv4() {
                 self.v4.push_back(socket);
             } else {
@@ -298,7 +302,8 @@ impl Candidates {
 
     fn is_empty(&self) -> bool {
         let is_over = self.ejected.is_empty() || !self.have_all_failed();
-        self.v6.is_empty() && self.v4.is_empty() && self.avoided.is_empty() && is_over
+        let tried_first = [&self.v6, &self.v4, &self.distant, &self.avoided];
+        tried_first.into_iter().all(VecDeque::is_empty) && is_over
     }
 
     /// Of those that are not ejected.
@@ -313,7 +318,8 @@ impl Candidates {
             true => (&mut self.v6, &mut self.v4),
             false => (&mut self.v4, &mut self.v6),
         };
-        let next = first.pop_front().or_else(|| second.pop_front()).or_else(|| self.avoided.pop_front());
+        let next = first.pop_front().or_else(|| second.pop_front());
+        let next = next.or_else(|| self.distant.pop_front()).or_else(|| self.avoided.pop_front());
         next.or_else(|| if self.have_all_failed() { self.ejected.pop_front() } else { None })
     }
 

@@ -50,6 +50,24 @@ async fn a_name_that_resolves_to_a_private_address_is_not_dialled() {
 }
 
 #[tokio::test]
+async fn an_address_of_another_zone_is_dialled_only_where_none_of_our_own_answers() {
+    let near = tokio::net::TcpListener::bind("127.0.2.1:0").await.unwrap();
+    let port = near.local_addr().unwrap().port();
+    let _far = tokio::net::TcpListener::bind(("127.0.1.1", port)).await.unwrap();
+    let rules = loopback().in_zone(vec!["127.0.2.0/24".parse().unwrap()]);
+    let fixed: Vec<IpAddr> = ["127.0.1.1", "127.0.2.1"].map(|a| a.parse().unwrap()).into();
+    let both = || Dial { fixed: &fixed, ..dial("api.test", port) };
+    for _ in 0..4 {
+        let (_, remote, _) = connect(both(), &rules).await.unwrap().into_parts();
+        assert_eq!(remote.ip(), fixed[1]);
+    }
+    drop(near);
+    let (_, remote, _) = connect(both(), &rules).await.unwrap().into_parts();
+    assert_eq!(remote.ip(), fixed[0]);
+    assert!(!loopback().is_distant(fixed[0]), "no zone is known");
+}
+
+#[tokio::test]
 async fn the_source_address_is_the_one_the_peer_sees() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
