@@ -296,8 +296,8 @@ fn shared(
     observer: Observer,
     exported: Option<Sinks>,
 ) -> anyhow::Result<Arc<Shared>> {
-    let rules = DialRules::new(settings.egress.private_ranges.clone())
-        .in_zone(settings.egress.zone_ranges.clone());
+    let rules =
+        DialRules::new(settings.egress.private_ranges.clone()).in_zone(settings.egress.zone_ranges.clone());
     let (fits, versions) = (Arc::new(upstream::fits), version_key::of(&settings.data_dir)?);
     Ok(Arc::new(Shared {
         snapshots: Snapshots::default(),

@@ -76,14 +76,14 @@ pub(crate) fn of(policy: &Policy, usage: Option<&[LimitUsage]>, now: Timestamp) 
 }
 
 fn used(plain: &BudgetListing, limit: &Limit, line: &LimitUsage, now: Timestamp) -> BudgetListing {
-    let taken = line.spent.saturating_add(line.held);
+    let taken = line.taken();
     BudgetListing {
         key: line.key.to_string(),
-        spent: Some(line.spent),
+        spent: Some(line.spent_by_all()),
         held: Some(line.held),
         left: Some(plain.amount.saturating_sub(taken)),
         percent: Some(percent(taken, plain.amount)),
-        forecast: window(limit).and_then(|window| forecast(window, line.spent, now)),
+        forecast: window(limit).and_then(|window| forecast(window, line.spent_by_all(), now)),
         ..plain.clone()
     }
 }

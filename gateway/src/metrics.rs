@@ -200,7 +200,7 @@ impl Scrape<'_> {
         }
         let budgets = self.limits.iter().filter_map(|usage| {
             let Owner::Budget(budget) = &usage.owner else { return None };
-            let used = usage.spent.saturating_add(usage.held) as f64 / usage.amount.max(1) as f64;
+            let used = usage.taken() as f64 / usage.amount.max(1) as f64;
             Some(([budget.to_string(), usage.limit.to_string(), usage.key.to_string()].map(Cow::Owned), used))
         });
         page.show(&families::BUDGET_USED, budgets);

@@ -38,6 +38,7 @@ mod slice_store;
 #[cfg(test)]
 mod tests;
 
+use hold::Asked;
 pub use hold::{Allowance, Hold};
 pub(crate) use keeper::Keeper;
 pub(crate) use lease::{ReplicaStatus, Replicas};
@@ -90,8 +91,22 @@ pub struct LimitUsage {
     pub spent: u64,
     /// Reserved by calls under way; their number for concurrency.
     pub held: u64,
+    /// What other replicas have spent, or may have, where they share the limit.
+    pub others_spent: u64,
     /// What this replica may have spent and hold at most, where replicas share the limit.
     pub leased: Option<u64>,
+}
+
+impl LimitUsage {
+    /// Spent in the current window, by whichever replica.
+    pub const fn spent_by_all(&self) -> u64 {
+        self.spent.saturating_add(self.others_spent)
+    }
+
+    /// That, and what is held here.
+    pub const fn taken(&self) -> u64 {
+        self.spent_by_all().saturating_add(self.held)
+    }
 }
 
 /// By the address of the grant, which cannot be another's while it is kept alive here.
@@ -169,12 +184,22 @@ impl Quota {
         demand: &Demand,
         now: Timestamp,
     ) -> Result<Hold, Denial> {
+        self.take(permit, Asked::at_once(model), demand, now)
+    }
+
+    fn take(
+        &self,
+        permit: &Permit,
+        asked: Asked<'_>,
+        demand: &Demand,
+        now: Timestamp,
+    ) -> Result<Hold, Denial> {
         let grant = permit.grant();
         let keys = Keys::of(permit.caller().id());
         let table = self.table.load();
         match table.plans.get(&address(grant)) {
-            Some((_, plan)) => Hold::take(plan, (&keys, model), demand, now),
-            None => Hold::take(&self.more(&table, grant), (&keys, model), demand, now),
+            Some((_, plan)) => Hold::take(plan, (&keys, asked), demand, now),
+            None => Hold::take(&self.more(&table, grant), (&keys, asked), demand, now),
         }
     }
 
@@ -189,10 +214,11 @@ impl Quota {
         demand: &Demand,
         now: Timestamp,
     ) -> Result<Hold, Denial> {
-        match (self.hold(permit, model, demand, now), &self.replicas) {
+        let asked = Asked { model, can_wait: self.replicas.is_some() };
+        match (self.take(permit, asked, demand, now), &self.replicas) {
             (Err(denial), Some(replicas)) => {
                 // Kept apart, so that a call that need not wait does not pay for the room.
-                Box::pin(self.hold_after(permit, (model, demand), denial, replicas.wait())).await
+                Box::pin(self.hold_after(permit, asked, demand, (denial, replicas.wait()))).await
             }
             (held, _) => held,
         }
@@ -202,9 +228,9 @@ impl Quota {
     async fn hold_after(
         &self,
         permit: &Permit,
-        (model, demand): (Option<&str>, &Demand),
-        mut denial: Denial,
-        patience: Duration,
+        asked: Asked<'_>,
+        demand: &Demand,
+        (mut denial, patience): (Denial, Duration),
     ) -> Result<Hold, Denial> {
         let grant = permit.grant();
         let deadline = tokio::time::Instant::now() + patience;
@@ -216,22 +242,20 @@ impl Quota {
             }
         };
         let keys = Keys::of(permit.caller().id());
-        for cell in plan
-            .items
-            .iter()
-            .map(|item| item.counts.cell(keys.get(item.limit.key), &item.limit, Timestamp::now()))
-        {
+        let cell = |item: &Item| item.counts.cell(keys.get(item.limit.key), &item.limit, Timestamp::now());
+        'cells: for cell in plan.items.iter().map(cell) {
             while let Some(answer) = cell.lease.as_ref().and_then(SliceLease::answer) {
                 if tokio::time::timeout_at(deadline, answer).await.is_err() {
-                    return Err(denial);
+                    break 'cells;
                 }
-                match self.hold(permit, model, demand, Timestamp::now()) {
+                match self.take(permit, asked, demand, Timestamp::now()) {
                     Ok(hold) => return Ok(hold),
                     Err(again) => denial = again,
                 }
             }
         }
-        Err(denial)
+        // Nobody has given it: some budgets are gone past now.
+        self.take(permit, Asked::at_once(asked.model), demand, Timestamp::now()).map_err(|_| denial)
     }
 
     /// Reserves nothing, for what has begun although it could not be held: what it used counts in the windows of `now`.

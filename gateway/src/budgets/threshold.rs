@@ -83,7 +83,7 @@ impl Told {
         for budget in policy.budgets() {
             for limit in &budget.limits {
                 for line in by_limit.get(&limit.id).into_iter().flatten().copied() {
-                    let percent = reached(&budget.thresholds, line.spent, line.amount);
+                    let percent = reached(&budget.thresholds, line.spent_by_all(), line.amount);
                     let key = (Arc::clone(&limit.id), Arc::clone(&line.key));
                     let before = self.highest.get(&key).copied().unwrap_or(0);
                     if percent > before && self.has_looked {
@@ -125,6 +125,7 @@ mod tests {
             amount,
             spent,
             held: 0,
+            others_spent: 0,
             leased: None,
         }
     }

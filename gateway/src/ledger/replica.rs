@@ -1,7 +1,8 @@
 //! Which replica a ledger is of: an id that its data directory keeps, so that what several of them write to one store, or lease of
 //! one limit, stays apart.
 //!
-//! **Invariant:** the id goes with the journal. A data directory that is lost or copied elsewhere takes nothing for its own that it has not.
+//! **Invariant:** the id goes with the journal: one that is lost takes its id with it. Two that run at once have not the same, unless one is
+//! a copy of the other.
 
 use std::fs;
 use std::io::{self, Write};

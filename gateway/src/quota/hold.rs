@@ -63,6 +63,27 @@ pub struct Allowance {
     pub lasts: Option<Duration>,
 }
 
+/// What a call asks for beside its amounts.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asked<'a> {
+    /// The model: some budgets are gone past with one.
+    pub(super) model: Option<&'a str>,
+    /// It can wait for what another replica may have.
+    pub(super) can_wait: bool,
+}
+
+impl<'a> Asked<'a> {
+    /// Without waiting for anybody.
+    pub(super) const fn at_once(model: Option<&'a str>) -> Self {
+        Self { model, can_wait: false }
+    }
+
+    /// Whether it is too early to go past an amount: it may not be used up.
+    fn waits_for(self, denial: &Denial) -> bool {
+        self.can_wait && denial.reason == Reason::BudgetHeld
+    }
+}
+
 #[derive(Debug)]
 struct HeldItem {
     cell: Arc<Cell>,
@@ -88,17 +109,18 @@ enum HeldPlace {
 impl Hold {
     pub(super) fn take(
         plan: &Arc<Plan>,
-        (keys, model): (&Keys<'_>, Option<&str>),
+        (keys, asked): (&Keys<'_>, Asked<'_>),
         demand: &Demand,
         now: Timestamp,
     ) -> Result<Self, Denial> {
+        let model = asked.model;
         let taken = Vec::with_capacity(plan.items.len());
         let mut hold =
             Self { plan: Arc::clone(plan), taken, charges: Vec::new(), opened: now, sent: false, past: None };
         for (index, item) in plan.items.iter().enumerate() {
             match HeldItem::take(item, keys, demand, now) {
                 Ok(taken) => hold.taken.push(taken),
-                Err(_) if is_passed(&item.limit, model) => {
+                Err(denial) if is_passed(&item.limit, model) && !asked.waits_for(&denial) => {
                     hold.past.get_or_insert_with(|| Arc::clone(&item.limit.id));
                     hold.taken.push(HeldItem::past(item, keys, demand, now));
                 }

@@ -131,6 +131,7 @@ impl Registry {
                     amount: limit.amount_at(now),
                     spent: usage.spent,
                     held: usage.held,
+                    others_spent: cell.others_spent(),
                     leased: cell.lease.as_ref().map(SliceLease::ceiling),
                 });
             }

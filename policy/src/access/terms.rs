@@ -8,7 +8,9 @@ use std::sync::Arc;
 
 use super::change::{Change, Diff, What};
 use super::words::{joined, limit, passed, reading};
-use crate::limit::{Limit, LimitId, LimitKey, LimitKind, OnExhausted, Owner, Per, Unit, Window};
+use crate::limit::{
+    Limit, LimitId, LimitKey, LimitKind, OnExhausted, Owner, Per, StoreFailure, Unit, Window,
+};
 use crate::path::EncodedForms;
 use crate::policy::{
     Allow, Assume, Credential, Destination, Grant, HttpDestination, Policy, Protocol, Proxy, Scrub,
@@ -212,6 +214,7 @@ pub(super) fn implies(one: &Limit, other: &Limit) -> bool {
     };
     let is_as_hard = (one.on_exhausted == OnExhausted::Deny || one.on_exhausted == other.on_exhausted)
         && (one.raises.is_empty() || one.raises == other.raises);
+    let is_as_strict = one.store_failure == StoreFailure::Deny || other.store_failure == StoreFailure::Local;
     let (_, unit, per, _) = key(one);
     let is_alike = match (&one.kind, &other.kind) {
         (LimitKind::Concurrent, LimitKind::Concurrent) => true,
@@ -231,6 +234,7 @@ pub(super) fn implies(one: &Limit, other: &Limit) -> bool {
     (unit, per) == (other_unit, other_per)
         && is_alike
         && is_as_hard
+        && is_as_strict
         && is_as_wide
         && one.amount <= other.amount
         && width(one.key) >= width(other.key)

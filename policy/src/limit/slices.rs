@@ -10,7 +10,7 @@
 //! A store that has lost something grants nothing for the length of a lease: by then each replica has said what it has, or has stopped
 //! to spend. The others' shares that it saw last stand for one that says nothing any more.
 //!
-//! Lacks on purpose: a clock, and a store. `gateway/src/quota/shared/sync.lua` does the same inside Redis.
+//! Lacks on purpose: a clock, and a store. `gateway/src/quota/slice_store/sync.lua` does the same inside Redis.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -294,14 +294,14 @@ impl Live {
                 amount.to_string()
             }
         };
-        let left = lines.iter().map(|it| it.amount.saturating_sub(it.spent).saturating_sub(it.held)).min();
+        let left = lines.iter().map(|it| it.amount.saturating_sub(it.taken())).min();
         let mut said = json!({
             "id": &*limit.id,
-            "spent": shown(lines.iter().map(|it| it.spent).sum()),
+            "spent": shown(lines.iter().map(|it| it.spent_by_all()).sum()),
             "held": shown(lines.iter().map(|it| it.held).sum()),
             "left": shown(left.unwrap_or_else(|| limit.amount_at(self.now))),
         });
-        let reached = lines.iter().map(|it| budgets::reached(thresholds, it.spent, it.amount)).max();
+        let reached = lines.iter().map(|it| budgets::reached(thresholds, it.spent_by_all(), it.amount)).max();
         if let (Some(reached @ 1..), Some(said)) = (reached, said.as_object_mut()) {
             said.insert("reached".to_owned(), reached.into());
         }

@@ -112,3 +112,18 @@ fn what_the_ledger_says_was_spent_is_told_to_the_store() {
     assert_eq!(replicas.take_asks().len(), 1);
     assert_eq!(world.usage(Unit::Tokens), (70, 0));
 }
+
+#[test]
+fn an_amount_is_gone_past_only_once_no_other_replica_has_given_what_is_lacking() {
+    let flagged = Limit { on_exhausted: OnExhausted::Flag, ..tokens(1_000) };
+    let (world, _replicas) = leased(flagged, None);
+    let id: Identity = WEB.parse().unwrap();
+    let take = |can_wait| {
+        let asked = Asked { model: None, can_wait };
+        Hold::take(&world.plan, (&Keys::of(&id), asked), &demand(40, 0), now())
+    };
+    assert_eq!(take(true).unwrap_err().reason, Reason::BudgetHeld, "it may be had elsewhere");
+    assert!(take(false).is_ok());
+    agree(&world, terms(100, 990));
+    assert!(take(true).is_ok(), "it is used up, whoever is asked");
+}
