@@ -267,9 +267,9 @@ async fn a_tunnel_that_a_proxy_refuses_is_told_challenged_and_recorded() {
         "{refused}"
     );
     let unknown = records.iter().filter(|record| record["reason"] == "unknown_host");
-    let hosts: Vec<_> =
-        unknown.map(|record| record["host"].as_str().unwrap_or_default().to_owned()).collect();
-    assert!(hosts.contains(&"elsewhere.test:443".to_owned()), "{hosts:?}");
+    let asked: Vec<_> =
+        unknown.map(|record| record["path"].as_str().unwrap_or_default().to_owned()).collect();
+    assert!(asked.contains(&"elsewhere.test:443".to_owned()), "{asked:?}");
     assert_eq!(stand.fixture.upstream.count(), 0);
 }
 

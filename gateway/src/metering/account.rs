@@ -177,15 +177,15 @@ impl Account {
     /// What was asked for by a name that leads nowhere, in the caller's words.
     pub(crate) fn misdirected(&mut self, line: &RequestLine<'_>) {
         if self.record.host.is_none() {
-            self.record.host = Some(Bounded::new(line.authority));
-            self.record.path = Some(Bounded::path(&line.path.into()));
+            // Not among the hosts: reports add up by those, and anybody can make these up.
+            self.record.path = Some(Bounded::path(&format!("{}{}", line.authority, line.path).into()));
         }
     }
 
     /// Where a tunnel leads that is refused; where that is nowhere, in the caller's words.
     pub(crate) fn tunnelled(&mut self, asked: &str, end: Option<&TunnelEnd>) {
         let Some(end) = end else {
-            self.record.host = (!asked.is_empty()).then(|| Bounded::new(asked));
+            self.record.path = (!asked.is_empty()).then(|| Bounded::new(asked));
             return;
         };
         if let [destination] = end.destinations() {

@@ -299,6 +299,11 @@ impl UnsentBody {
             return None;
         }
         let facts = Facts { model: Some(Arc::clone(model)), ..call.facts.clone() };
+        // A query that names the model as the body did would name another one now.
+        let query = call.permit.http().and_then(HttpRequest::query);
+        if let (Some(query), Some(endpoint)) = (query, call.permit.endpoint()) {
+            facts::check_query(&endpoint.request, query, &facts).ok()?;
+        }
         let permit = policy.permit_instead(grants, &call.permit, &facts, now)?;
         let most = most(&facts, &permit).ok()?;
         Some(call.downgraded(permit, facts, most))

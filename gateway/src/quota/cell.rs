@@ -78,6 +78,12 @@ impl Cell {
         }
     }
 
+    /// What one caller's share is a part of: with replicas, of an even part, so that all its shares together are no more than one.
+    pub(super) fn room(&self, limit: &Limit, free: u64) -> Room {
+        let live = self.lease.as_ref().map_or(1, SliceLease::live);
+        Room { cap: limit.amount / live, free: free / live }
+    }
+
     /// What other replicas have spent, as far as is known.
     pub(super) fn others_spent(&self) -> u64 {
         self.lease.as_ref().map_or(0, SliceLease::others_spent)

@@ -355,7 +355,8 @@ impl HeldItem {
                 }
                 // A piece is a small part of what is left, and does without.
                 if !limit.unit.is_taken_in_pieces() {
-                    share = take_share(&cell, keys, amount, Room { cap: limit.amount, free }, now)
+                    let room = cell.room(limit, free);
+                    share = take_share(&cell, keys, amount, room, now)
                         .inspect_err(|()| counter.release(slot, amount))
                         .map_err(|()| refusal::over_share(limit, Reason::BudgetHeld))?;
                 }

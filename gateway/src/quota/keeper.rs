@@ -201,7 +201,15 @@ impl Keeper {
             }
             let is_idle = self.is_leaving || now.saturating_sub(entry.used_at) >= IDLE;
             let spare = if is_idle { 0 } else { entry.want };
-            keep = entry.slice.lower(usage, spare, now);
+            // Clocks differ: others may still be in the window before, where what was spent counts on.
+            let is_new = window.begun(wall).is_some_and(|begun| {
+                u64::try_from(wall.duration_since(begun).as_millis()).is_ok_and(|passed| passed < SKEW)
+            });
+            keep = if is_new && !self.is_leaving {
+                entry.slice.keep(usage, now)
+            } else {
+                entry.slice.lower(usage, spare, now)
+            };
             lease.lower(keep);
             drop(counter);
             let end = SignedDuration::from_millis(i64::try_from(self.lease).unwrap_or(i64::MAX));

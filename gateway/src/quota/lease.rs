@@ -208,6 +208,11 @@ impl SliceLease {
         SliceReach { cap, here: cap.saturating_sub(used), free }
     }
 
+    /// How many replicas share limits, this one included.
+    pub(super) fn live(&self) -> u64 {
+        self.replicas.live()
+    }
+
     /// What others have spent, as far as is known.
     pub(super) fn others_spent(&self) -> u64 {
         self.others_spent.load(Ordering::Relaxed)

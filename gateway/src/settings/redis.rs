@@ -1,5 +1,6 @@
 //! The store that replicas share limits in.
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -104,6 +105,14 @@ impl RedisSettings {
             self.username.is_some() && self.password_file.is_none(),
             "redis.username",
             "a user without a password proves nothing: name its `passwordFile`",
+        );
+        let is_loopback = |address: &HostAndPort| {
+            address.host == "localhost" || address.host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+        };
+        wrong(
+            self.tls.is_none() && self.password_file.is_some() && !self.addresses.iter().all(is_loopback),
+            "redis.tls",
+            "without TLS the password can be read on the way: write `tls: {}`, or use a loopback address",
         );
         wrong(!LEASE.contains(&self.lease.0), "redis.lease", "from 1s to 5m");
         wrong(self.wait > LONGEST_WAIT, "redis.wait", "at most 5s");

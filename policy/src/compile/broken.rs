@@ -28,6 +28,13 @@ struct Broken {
     approvals: BTreeSet<ResourceId>,
 }
 
+/// Whether a budget only names something that is not there, or that it may not refer to any more. That is the doing of whoever owns it, and
+/// must not deny what else the budget is for; the name still selects, should it be called by it.
+fn names_what_is_gone(problem: &Problem) -> bool {
+    let selected = ["spec.appliesTo.destinations[", "spec.appliesTo.credentials["];
+    selected.iter().any(|list| problem.path().starts_with(list))
+}
+
 impl Compiler<'_> {
     /// The policy of what has no problem, and denials for the rest. Nothing comes out where a problem is of no resource that has a
     /// kind and an id.
@@ -92,7 +99,11 @@ impl Compiler<'_> {
             }
         }
         for id in broken.budgets {
+            let mut own = by_resource.get(&*format!("Budget/{id}")).into_iter().flatten().copied();
             if let Some(budget) = self.parts.budgets.get_mut(&id) {
+                if !budget.is_broken && own.all(names_what_is_gone) {
+                    continue;
+                }
                 Arc::make_mut(budget).is_broken = true;
                 denied.push(Denied::Budget(id));
             }

@@ -73,6 +73,7 @@ fn tables() -> String {
 
 /// Makes the tables where there are none, and a column for each dimension that has none.
 pub(super) async fn ensure(client: &mut Client) -> Result<(), LedgerError> {
+    check_encoding(client).await?;
     let transaction = client.transaction().await?;
     transaction.execute("SELECT pg_advisory_xact_lock($1)", &[&LOCK]).await?;
     let exists = "SELECT to_regnamespace('tollgate') IS NOT NULL, to_regclass('tollgate.layout') IS NOT NULL";
@@ -92,6 +93,15 @@ pub(super) async fn ensure(client: &mut Client) -> Result<(), LedgerError> {
     }
     transaction.commit().await?;
     Ok(())
+}
+
+/// Refuses a database that cannot hold every text: a name that a caller makes up would stop all that comes after it.
+async fn check_encoding(client: &Client) -> Result<(), LedgerError> {
+    let encoding: String = client.query_one("SHOW server_encoding", &[]).await?.try_get(0)?;
+    if encoding == "UTF8" {
+        return Ok(());
+    }
+    Err(failed("database", format!("its encoding is {encoding}: make it with ENCODING 'UTF8'")))
 }
 
 /// Refuses tables of another layout, or those that have not all dimensions. Makes nothing.

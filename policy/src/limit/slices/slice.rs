@@ -69,6 +69,14 @@ impl Slice {
         self.ceiling
     }
 
+    /// Keeps all of it, or what is used where the lease has ended. To be called as [`Self::lower`] is.
+    #[must_use]
+    pub fn keep(&mut self, usage: Usage, now: u64) -> u64 {
+        let used = usage.spent.saturating_add(usage.held);
+        self.ceiling = self.ceiling(now).unwrap_or(used).max(used);
+        self.ceiling
+    }
+
     /// The others' shares to tell a store that has lost its memory, or may have while this replica was cut off.
     pub fn known(&self, now: u64) -> BTreeMap<ReplicaId, Share> {
         if self.rebuilding || now >= self.ends { self.others.clone() } else { BTreeMap::new() }
