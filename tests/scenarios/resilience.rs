@@ -101,7 +101,7 @@ async fn calls_go_round_an_endpoint_that_keeps_failing_and_it_is_asked_again_lat
         rounds += 1;
         assert!(rounds < 100, "it is never called again");
     }
-    assert!(told("endpoint is back"));
+    eventually("it is told", || told("endpoint is back")).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

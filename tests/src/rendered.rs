@@ -1,5 +1,6 @@
 //! A gateway on settings that the chart renders: what a pod has as volumes and a service account stands in a scenario's folder.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -75,7 +76,9 @@ impl Pod<'_> {
             "sealKeyFile" => path(&gateway.inputs().join("seal.key")),
             "dataDir" => Some("./data".to_owned()),
             "resources" if !value.is_empty() => Some("./resources".to_owned()),
-            "address" => Some("127.0.0.1:0".to_owned()),
+            "address" if value.trim_matches('"').parse::<SocketAddr>().is_ok() => {
+                Some("127.0.0.1:0".to_owned())
+            }
             "issuer" if value.contains("kubernetes.default") => Some(self.api_server.to_owned()),
             "url" if value.contains("kubernetes.default") => {
                 Some(format!("{}/openid/v1/jwks", self.api_server))

@@ -52,8 +52,8 @@ pub(super) fn run(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
         subject.build(&subject.read()?).map_err(|problems| anyhow!("{}", app::lines(&problems)))?;
     match decide(&snapshot.policy, args)? {
         Ok(grant) => {
+            say("what is left of limits is not looked at");
             say(&format!("allowed: {grant}"));
-            say("  what is left of limits is not looked at");
             Ok(ExitCode::SUCCESS)
         }
         Err(denial) => {

@@ -11,7 +11,7 @@ use tollgate_policy::map::Map;
 
 use super::lease::{Replicas, SliceLease, SliceReach};
 use super::rate::Rate;
-use super::share::Shares;
+use super::share::{Room, Shares};
 
 /// The least number of keys at which those that count nothing are looked for.
 const SWEEP: usize = 1024;
