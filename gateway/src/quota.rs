@@ -34,16 +34,17 @@ mod rate;
 mod refusal;
 mod share;
 mod slice_store;
+mod terms;
 
 #[cfg(test)]
 mod tests;
 
-use hold::Asked;
 pub use hold::{Allowance, Hold};
 pub(crate) use keeper::Keeper;
 pub(crate) use lease::{ReplicaStatus, Replicas};
 pub use rate::RateHeaders;
 pub(crate) use rate::quota_unit;
+use terms::HoldTerms;
 
 use cell::Cell;
 use key::Keys;
@@ -184,13 +185,13 @@ impl Quota {
         demand: &Demand,
         now: Timestamp,
     ) -> Result<Hold, Denial> {
-        self.take(permit, Asked::at_once(model), demand, now)
+        self.take(permit, HoldTerms::at_once(model), demand, now)
     }
 
     fn take(
         &self,
         permit: &Permit,
-        asked: Asked<'_>,
+        asked: HoldTerms<'_>,
         demand: &Demand,
         now: Timestamp,
     ) -> Result<Hold, Denial> {
@@ -214,7 +215,7 @@ impl Quota {
         demand: &Demand,
         now: Timestamp,
     ) -> Result<Hold, Denial> {
-        let asked = Asked { model, can_wait: self.replicas.is_some() };
+        let asked = HoldTerms { model, can_wait: self.replicas.is_some() };
         match (self.take(permit, asked, demand, now), &self.replicas) {
             (Err(denial), Some(replicas)) => {
                 // Kept apart, so that a call that need not wait does not pay for the room.
@@ -228,7 +229,7 @@ impl Quota {
     async fn hold_after(
         &self,
         permit: &Permit,
-        asked: Asked<'_>,
+        asked: HoldTerms<'_>,
         demand: &Demand,
         (mut denial, patience): (Denial, Duration),
     ) -> Result<Hold, Denial> {
@@ -255,7 +256,7 @@ impl Quota {
             }
         }
         // Nobody has given it: some budgets are gone past now.
-        self.take(permit, Asked::at_once(asked.model), demand, Timestamp::now()).map_err(|_| denial)
+        self.take(permit, HoldTerms::at_once(asked.model), demand, Timestamp::now()).map_err(|_| denial)
     }
 
     /// Reserves nothing, for what has begun although it could not be held: what it used counts in the windows of `now`.

@@ -21,6 +21,7 @@ use super::plan::{Item, Plan};
 use super::rate::{self, RateHeaders};
 use super::refusal::{self, SHORT_RETRY};
 use super::share::{HeldShare, Room};
+use super::terms::HoldTerms;
 use crate::ledger::Charge;
 
 /// A piece of bytes is no smaller while there is more.
@@ -63,27 +64,6 @@ pub struct Allowance {
     pub lasts: Option<Duration>,
 }
 
-/// What a call asks for beside its amounts.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Asked<'a> {
-    /// The model: some budgets are gone past with one.
-    pub(super) model: Option<&'a str>,
-    /// It can wait for what another replica may have.
-    pub(super) can_wait: bool,
-}
-
-impl<'a> Asked<'a> {
-    /// Without waiting for anybody.
-    pub(super) const fn at_once(model: Option<&'a str>) -> Self {
-        Self { model, can_wait: false }
-    }
-
-    /// Whether it is too early to go past an amount: it may not be used up.
-    fn waits_for(self, denial: &Denial) -> bool {
-        self.can_wait && denial.reason == Reason::BudgetHeld
-    }
-}
-
 #[derive(Debug)]
 struct HeldItem {
     cell: Arc<Cell>,
@@ -109,7 +89,7 @@ enum HeldPlace {
 impl Hold {
     pub(super) fn take(
         plan: &Arc<Plan>,
-        (keys, asked): (&Keys<'_>, Asked<'_>),
+        (keys, asked): (&Keys<'_>, HoldTerms<'_>),
         demand: &Demand,
         now: Timestamp,
     ) -> Result<Self, Denial> {

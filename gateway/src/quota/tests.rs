@@ -76,7 +76,7 @@ impl World {
 
     fn hold(&self, caller: &str, demand: Demand) -> Result<Hold, Denial> {
         let id: Identity = caller.parse().unwrap();
-        Hold::take(&self.plan, (&Keys::of(&id), Asked::at_once(None)), &demand, now())
+        Hold::take(&self.plan, (&Keys::of(&id), HoldTerms::at_once(None)), &demand, now())
     }
 
     /// Spent and held of the only key of the unit's limit.
@@ -277,8 +277,9 @@ fn idle_keys_are_forgotten_and_held_ones_are_not() {
         for caller in 0..5_000 {
             let id: Identity = format!("spiffe://prod.acme/ns/shop/sa/{caller}").parse().unwrap();
             let later = now() + SignedDuration::from_secs(caller * 2);
-            let hold = Hold::take(&world.plan, (&Keys::of(&id), Asked::at_once(None)), &demand(1, 0), later)
-                .unwrap();
+            let hold =
+                Hold::take(&world.plan, (&Keys::of(&id), HoldTerms::at_once(None)), &demand(1, 0), later)
+                    .unwrap();
             if caller % 1_000 == 0 { held.push(hold) } else { hold.release() }
         }
         let counts = &world.plan.items[0].counts;

@@ -28,6 +28,23 @@ struct Broken {
     approvals: BTreeSet<ResourceId>,
 }
 
+/// Budgets that are not in force deny what they would limit.
+fn break_budgets(
+    broken: BTreeSet<ResourceId>,
+    parts: &mut Parts,
+    problems: &ByResource<'_>,
+    denied: &mut Vec<Denied>,
+) {
+    for id in broken {
+        let mut own = problems.get(&*format!("Budget/{id}")).into_iter().flatten().copied();
+        let Some(budget) = parts.budgets.get_mut(&id) else { continue };
+        if budget.is_broken || !own.all(names_what_is_gone) {
+            Arc::make_mut(budget).is_broken = true;
+            denied.push(Denied::Budget(id));
+        }
+    }
+}
+
 /// Whether a budget only names something that is not there, or that it may not refer to any more. That is the doing of whoever owns it, and
 /// must not deny what else the budget is for; the name still selects, should it be called by it.
 fn names_what_is_gone(problem: &Problem) -> bool {
@@ -98,16 +115,7 @@ impl Compiler<'_> {
                 denied.push(Denied::Grant(id.clone()));
             }
         }
-        for id in broken.budgets {
-            let mut own = by_resource.get(&*format!("Budget/{id}")).into_iter().flatten().copied();
-            if let Some(budget) = self.parts.budgets.get_mut(&id) {
-                if !budget.is_broken && own.all(names_what_is_gone) {
-                    continue;
-                }
-                Arc::make_mut(budget).is_broken = true;
-                denied.push(Denied::Budget(id));
-            }
-        }
+        break_budgets(broken.budgets, &mut self.parts, &by_resource, &mut denied);
         let mut warnings = super::approval::warnings(self.model, &self.parts);
         warnings.sort();
         let policy = self.environment.policy(self.parts).denying(hosts, blocks);

@@ -10,7 +10,7 @@ fn registry(limits: &[Limit]) -> Registry {
 
 fn hold(registry: &mut Registry, limits: &[Limit], most: Demand) -> Result<Hold, Denial> {
     let id: Identity = WEB.parse().unwrap();
-    Hold::take(&Arc::new(registry.plan(limits)), (&Keys::of(&id), Asked::at_once(None)), &most, now())
+    Hold::take(&Arc::new(registry.plan(limits)), (&Keys::of(&id), HoldTerms::at_once(None)), &most, now())
 }
 
 fn charge(limit: &Limit, key: &str, amount: u64) -> Charge {
@@ -80,7 +80,7 @@ fn a_call_admitted_by_another_generation_counts_with_the_rest() {
     let _open = world.hold(WEB, demand(80, 0)).unwrap();
     let id: Identity = WEB.parse().unwrap();
     let late = world.quota.plan(&[tokens(100)]);
-    let refused = Hold::take(&late, (&Keys::of(&id), Asked::at_once(None)), &demand(80, 0), now());
+    let refused = Hold::take(&late, (&Keys::of(&id), HoldTerms::at_once(None)), &demand(80, 0), now());
     assert_eq!(refused.unwrap_err().reason, Reason::BudgetHeld);
     world.quota.adopt(&Policy::default(), now());
     assert_eq!(world.usage(Unit::Tokens), (0, 80));

@@ -70,7 +70,7 @@ fn take(quota: &Quota, (team, service): (usize, usize), amount: u64) -> Result<H
     // One caller, whom nobody shares with: shares have tests of their own.
     let id: Identity = "spiffe://prod.acme/ns/shop/sa/web".parse().unwrap();
     let plan = quota.plan(&limits(team, service));
-    Hold::take(&plan, (&Keys::of(&id), Asked::at_once(None)), &demand(0, amount), now())
+    Hold::take(&plan, (&Keys::of(&id), HoldTerms::at_once(None)), &demand(0, amount), now())
 }
 
 proptest! {
@@ -170,7 +170,7 @@ fn a_call_goes_past_a_budget_that_marks_and_past_one_that_would_have_its_model()
         let world = World::new(&[soft(on_exhausted.clone()), of("hard", 250)]);
         let id: Identity = WEB.parse().unwrap();
         let take = |amount| {
-            Hold::take(&world.plan, (&Keys::of(&id), Asked::at_once(model)), &demand(0, amount), now())
+            Hold::take(&world.plan, (&Keys::of(&id), HoldTerms::at_once(model)), &demand(0, amount), now())
         };
         let first = take(90).unwrap();
         assert_eq!(first.past(), None, "there was enough");
@@ -194,7 +194,7 @@ fn a_raise_holds_until_its_end_and_no_longer() {
     let raises = Arc::new([tollgate_policy::limit::Raise { by: 50, until }]);
     let world = World::new(&[Limit { raises, ..of("team", 100) }]);
     let id: Identity = WEB.parse().unwrap();
-    let take = |at| Hold::take(&world.plan, (&Keys::of(&id), Asked::at_once(None)), &demand(0, 120), at);
+    let take = |at| Hold::take(&world.plan, (&Keys::of(&id), HoldTerms::at_once(None)), &demand(0, 120), at);
     let raised = take(now()).unwrap();
     let headers = raised.rate_headers(now()).unwrap();
     assert!(headers.policy.to_str().unwrap().contains("q=150"), "{headers:?}");

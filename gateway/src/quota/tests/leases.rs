@@ -119,7 +119,7 @@ fn an_amount_is_gone_past_only_once_no_other_replica_has_given_what_is_lacking()
     let (world, _replicas) = leased(flagged, None);
     let id: Identity = WEB.parse().unwrap();
     let take = |can_wait| {
-        let asked = Asked { model: None, can_wait };
+        let asked = HoldTerms { model: None, can_wait };
         Hold::take(&world.plan, (&Keys::of(&id), asked), &demand(40, 0), now())
     };
     assert_eq!(take(true).unwrap_err().reason, Reason::BudgetHeld, "it may be had elsewhere");
