@@ -195,12 +195,16 @@ impl Quota {
         demand: &Demand,
         now: Timestamp,
     ) -> Result<Hold, Denial> {
-        let grant = permit.grant();
         let keys = Keys::of(permit.caller().id());
+        self.with_plan(permit.grant(), |plan| Hold::take(plan, (&keys, asked), demand, now))
+    }
+
+    /// With the plan of a grant, which is not cloned where the table has it.
+    fn with_plan<T>(&self, grant: &Arc<Grant>, use_it: impl FnOnce(&Arc<Plan>) -> T) -> T {
         let table = self.table.load();
         match table.plans.get(&address(grant)) {
-            Some((_, plan)) => Hold::take(plan, (&keys, asked), demand, now),
-            None => Hold::take(&self.more(&table, grant), (&keys, asked), demand, now),
+            Some((_, plan)) => use_it(plan),
+            None => use_it(&self.more(&table, grant)),
         }
     }
 
@@ -233,15 +237,8 @@ impl Quota {
         demand: &Demand,
         (mut denial, patience): (Denial, Duration),
     ) -> Result<Hold, Denial> {
-        let grant = permit.grant();
         let deadline = tokio::time::Instant::now() + patience;
-        let plan = {
-            let table = self.table.load();
-            match table.plans.get(&address(grant)) {
-                Some((_, plan)) => Arc::clone(plan),
-                None => self.more(&table, grant),
-            }
-        };
+        let plan = self.with_plan(permit.grant(), Arc::clone);
         let keys = Keys::of(permit.caller().id());
         let cell = |item: &Item| item.counts.cell(keys.get(item.limit.key), &item.limit, Timestamp::now());
         'cells: for cell in plan.items.iter().map(cell) {
@@ -261,13 +258,8 @@ impl Quota {
 
     /// Reserves nothing, for what has begun although it could not be held: what it used counts in the windows of `now`.
     pub fn hold_nothing(&self, permit: &Permit, now: Timestamp) -> Hold {
-        let grant = permit.grant();
         let keys = Keys::of(permit.caller().id());
-        let table = self.table.load();
-        match table.plans.get(&address(grant)) {
-            Some((_, plan)) => Hold::nothing(plan, &keys, now),
-            None => Hold::nothing(&self.more(&table, grant), &keys, now),
-        }
+        self.with_plan(permit.grant(), |plan| Hold::nothing(plan, &keys, now))
     }
 
     /// Reserves more of what a connection takes in pieces, in every such limit of its hold or in none: at most what `piece` says, less where
@@ -312,13 +304,9 @@ impl Quota {
         now: Timestamp,
     ) -> Result<(), Denial> {
         let keys = Keys::of(caller);
-        let table = self.table.load();
         let mut exhausted = None;
         for grant in grants {
-            let looked = match table.plans.get(&address(grant)) {
-                Some((_, plan)) => first_look::exhausted(plan, &keys, least, now),
-                None => first_look::exhausted(&self.more(&table, grant), &keys, least, now),
-            };
+            let looked = self.with_plan(grant, |plan| first_look::exhausted(plan, &keys, least, now));
             match looked {
                 Some(denial) => exhausted = Some(denial),
                 None => return Ok(()),

@@ -72,6 +72,17 @@ impl Writer<'_, '_> {
             );
         }
         let key = spec.key.unwrap_or_default();
+        let made = |per: Option<Per>, kind, store_failure| Limit {
+            id: id(owner, unit, per, key),
+            owner: owner.clone(),
+            unit,
+            amount,
+            kind,
+            key,
+            on_exhausted: OnExhausted::Deny,
+            raises: Arc::default(),
+            store_failure,
+        };
         if unit == Unit::Concurrency {
             let unused = [
                 ("per", spec.per.is_some()),
@@ -81,19 +92,7 @@ impl Writer<'_, '_> {
                 ("onStoreFailure", spec.on_store_failure.is_some()),
             ];
             self.refuse(&unused, "calls at one time are not counted over time: leave this out");
-            let (id, owner, kind) = (id(owner, unit, None, key), owner.clone(), LimitKind::Concurrent);
-            let store_failure = StoreFailure::of(unit);
-            return Some(Limit {
-                id,
-                owner,
-                unit,
-                amount,
-                kind,
-                key,
-                on_exhausted: OnExhausted::Deny,
-                raises: Arc::default(),
-                store_failure,
-            });
+            return Some(made(None, LimitKind::Concurrent, StoreFailure::of(unit)));
         }
         let what = "one of second, minute, hour, day, week, month";
         let per = self.scope.required(&format!("{path}.per"), spec.per, what)?;
@@ -101,18 +100,7 @@ impl Writer<'_, '_> {
         let kind =
             if is_rate { self.rate(spec, amount, per)? } else { LimitKind::Counted(self.window(spec, per)?) };
         let store_failure = spec.on_store_failure.unwrap_or_else(|| StoreFailure::of(unit));
-        let (id, owner) = (id(owner, unit, Some(per), key), owner.clone());
-        Some(Limit {
-            id,
-            owner,
-            unit,
-            amount,
-            kind,
-            key,
-            on_exhausted: OnExhausted::Deny,
-            raises: Arc::default(),
-            store_failure,
-        })
+        Some(made(Some(per), kind, store_failure))
     }
 
     /// Requests per second, minute or hour: a rate, with room for a tenth of it at once.
