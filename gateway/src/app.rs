@@ -40,7 +40,7 @@ use crate::files::DirectoryLock;
 use crate::identity::FilesInForce;
 use crate::key_health::KeyPools;
 use crate::kubernetes::ClusterWatch;
-use crate::ledger::{Balances, Keep, Ledger, LedgerError, Recovered, SharedKeeper};
+use crate::ledger::{Balances, Keep, Ledger, LedgerError, PostgresIngest, Recovered};
 use crate::listener;
 use crate::memory;
 use crate::otlp::{Exports, PreparedExport, Sinks};
@@ -71,7 +71,7 @@ pub struct App {
     cores: Cores,
     keeper: LedgerThread,
     /// Where the ledger goes to a database of several replicas.
-    sharer: Option<SharedKeeper>,
+    sharer: Option<PostgresIngest>,
     auditor: Auditor,
     _lock: DirectoryLock,
     settings: Settings,

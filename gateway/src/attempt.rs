@@ -4,7 +4,7 @@
 //! the pool where the provider refused one, once where there is a newer version of a secret that it rejected, and else as [`resend`] says.
 
 mod client_certificate;
-mod resend;
+mod retry;
 
 use std::fmt::Display;
 use std::net::SocketAddr;
@@ -22,7 +22,7 @@ use tollgate_policy::name::ResourceId;
 
 pub(crate) use self::client_certificate::certificate;
 use self::client_certificate::newer;
-use self::resend::Resends;
+use self::retry::RetryCount;
 use crate::core::Core;
 use crate::error;
 use crate::fault::{Faults, Stage};
@@ -34,7 +34,7 @@ use crate::metering::{self, Account, PermittedCall};
 use crate::session::Session;
 use crate::snapshot::Snapshot;
 use crate::upstream::{
-    Answer, ClientCert, EndpointFailure, KeptConnection, Peer, PeerOptions, SendFate, TlsParams, Unanswered,
+    Answer, ClientCert, EndpointFailure, KeptConnection, Peer, PeerOptions, SendFailure, SendFate, TlsParams,
     Upload, UpstreamError,
 };
 
@@ -117,7 +117,7 @@ impl Dispatch<'_> {
         let mut certificate =
             certificate(core, self.snapshot, self.call.permit.destination(), account).await?;
         let mut renewed = false;
-        let mut resends = Resends::new(core, &self.call.permit);
+        let mut resends = RetryCount::new(core, &self.call.permit);
         // Then attempts, until one has an answer or there is no reason for another.
         loop {
             self.faults.at(Stage::Connect);
@@ -249,7 +249,7 @@ impl Dispatch<'_> {
         options: AttemptOptions<'_>,
         peer: Peer,
         account: &mut Account,
-    ) -> Result<impl Future<Output = Result<Answer, Unanswered>> + use<>, Denial> {
+    ) -> Result<impl Future<Output = Result<Answer, SendFailure>> + use<>, Denial> {
         self.faults.at(Stage::Inject);
         self.still_permitted()?;
         let injected = Injected::new(template, &self.call.permit, options.key, &self.core.prepared, peer)?;
@@ -263,11 +263,11 @@ impl Dispatch<'_> {
     /// while it is permitted.
     async fn first_byte(
         &self,
-        mut answer: Pin<&mut impl Future<Output = Result<Answer, Unanswered>>>,
+        mut answer: Pin<&mut impl Future<Output = Result<Answer, SendFailure>>>,
         limit: Duration,
         upload: Option<&Arc<Upload>>,
         account: &mut Account,
-    ) -> Result<Result<Answer, Unanswered>, NoAnswer> {
+    ) -> Result<Result<Answer, SendFailure>, NoAnswer> {
         let Some(upload) = upload else {
             let deadline = Instant::now() + limit;
             return self.core.timers.until(deadline, answer).await.map_err(|_| NoAnswer::Timeout);
@@ -307,7 +307,7 @@ impl Dispatch<'_> {
 /// What is to be done about a request without an answer; `fail` notes that its attempt failed.
 fn unanswered_by(
     kept: &KeptConnection,
-    mut unanswered: Unanswered,
+    mut unanswered: SendFailure,
     template: &mut Template,
     account: &mut Account,
     fail: impl Fn(&mut Account, &UpstreamError) -> Unsent,

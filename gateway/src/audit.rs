@@ -10,10 +10,10 @@
 //!
 //! Deliberately lacks: retention. Segments stay, as the ledger's do.
 
-mod keeper;
 mod list;
 mod trail;
 mod uses;
+mod writer;
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
@@ -23,9 +23,9 @@ use serde::{Deserialize, Serialize};
 use tollgate_policy::name::Name;
 use tollgate_secrets::{Event, What};
 
-pub(crate) use keeper::{AuditView, Auditor, OpenTrail};
 pub(crate) use list::list;
 pub(crate) use uses::Uses;
+pub(crate) use writer::{AuditView, Auditor, OpenTrail};
 
 /// One line of the trail. Strings are empty where it has nothing to say.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -32,7 +32,7 @@ pub use self::{scrub::fuzz::scrub as fuzz_scrub, sigv4::fuzz::sigv4_chunks as fu
 use crate::identity;
 use crate::key_health::SelectedKey;
 use crate::ledger::Position;
-use crate::upstream::{Answer, OutBody, Peer, Unanswered};
+use crate::upstream::{Answer, OutBody, Peer, SendFailure};
 
 /// Whether `secret` can be put on a call as `credential` says.
 pub(crate) fn fits(credential: &Credential, secret: &Secret) -> bool {
@@ -119,7 +119,7 @@ impl Injected {
     pub(crate) fn send(
         self,
         after: Option<Position>,
-    ) -> impl Future<Output = Result<Answer, Unanswered>> + use<> {
+    ) -> impl Future<Output = Result<Answer, SendFailure>> + use<> {
         self.peer.exchange(self.request, after)
     }
 }

@@ -40,7 +40,7 @@ pub(crate) mod rollup;
 pub(crate) mod samples;
 pub(crate) mod seal;
 pub(crate) mod segment;
-pub(crate) mod store;
+pub(crate) mod sqlite;
 #[cfg(test)]
 mod tests;
 mod varint;
@@ -69,7 +69,7 @@ pub use journal::{Journal, Position, Wait};
 pub use list::list;
 pub use offline::{catch_up, written};
 pub use postgres::{
-    PostgresServer, PostgresSettings, ReplicaState, SharedKeeper, SharedProgress, SharedReader, witness,
+    PostgresIngest, PostgresProgress, PostgresServer, PostgresSettings, ReplicaState, SharedReader, witness,
 };
 pub use record::{Attempt, Bounded, Charge, HoldLine, Outcome, Record, RecordId, UsageSource};
 pub use recover::Recovered;
@@ -83,7 +83,7 @@ pub use verify::{Verification, verify};
 use journal::Reserve;
 use seal::{SealKey, Seals};
 use segment::ProcessEpoch;
-use store::{SegmentRange, Store, Until};
+use sqlite::{SegmentRange, Store, Until};
 
 /// Charges older than this are in no window: a month with a day to spare.
 const LONGEST_WINDOW: SignedDuration = SignedDuration::from_hours(32 * 24);
@@ -109,7 +109,7 @@ pub struct Ledger {
     /// The seals can be written.
     sealing: AtomicBool,
     /// How it does on its way into the database of several replicas, where there is one.
-    shared: OnceLock<Arc<SharedProgress>>,
+    shared: OnceLock<Arc<PostgresProgress>>,
 }
 
 /// What only the control plane touches.
@@ -205,12 +205,12 @@ impl Ledger {
     }
 
     /// From now on the journal goes into a database of several replicas too, and stays until it has.
-    pub fn share(&self) -> Arc<SharedProgress> {
+    pub fn share(&self) -> Arc<PostgresProgress> {
         Arc::clone(self.shared.get_or_init(Arc::default))
     }
 
     /// How it does on its way into that database; `None` where there is none.
-    pub fn shared(&self) -> Option<&SharedProgress> {
+    pub fn shared(&self) -> Option<&PostgresProgress> {
         self.shared.get().map(Arc::as_ref)
     }
 

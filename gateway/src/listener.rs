@@ -13,14 +13,14 @@ mod h2_stream;
 mod handshakes;
 mod hbone;
 mod http;
-mod linger;
-mod prefixed;
+mod lingering_close;
 mod proxy_protocol;
+mod rewind;
+mod sandwich;
 mod supervise;
 mod tcp;
 mod tls;
-mod tunnelled;
-mod vouched;
+mod tunnel_admission;
 mod write_timeout;
 
 use std::net::SocketAddr;
@@ -39,9 +39,9 @@ use self::handshakes::{HandshakeSignal, HandshakeSlot, Handshakes};
 use self::proxy_protocol::Proxied;
 #[cfg(any(test, fuzzing))]
 pub use self::proxy_protocol::fuzz as fuzz_proxy_protocol;
+use self::sandwich::SandwichedWorkload;
 pub(crate) use self::supervise::supervise;
 pub(crate) use self::tls::server_config;
-use self::vouched::VouchedWorkload;
 use self::write_timeout::{TlsStream, WriteTimeoutStream};
 use crate::caller_usage::UsagePermit;
 use crate::core::{Core, Shared};
@@ -75,7 +75,7 @@ enum Connected {
     /// Of somebody on this machine.
     Clear(WriteTimeoutStream, Arc<Session>),
     /// Without TLS: a listed proxy says whose it is.
-    Vouched(TcpStream, VouchedWorkload),
+    Vouched(TcpStream, SandwichedWorkload),
 }
 
 /// Accepts on one core until the drain closes the listener.
@@ -120,7 +120,7 @@ pub(crate) async fn accept(core: Arc<Core>, listener: ListenerConfig, socket: Tc
 fn serve(listener: ListenerConfig, core: Arc<Core>, connected: Connected) {
     match (listener.kind, connected) {
         (ListenerKind::Http, Connected::Tls(stream, session)) => {
-            tokio::spawn(http::serve(core, session, *stream, linger::close));
+            tokio::spawn(http::serve(core, session, *stream, lingering_close::close));
         }
         (ListenerKind::Hbone, Connected::Tls(stream, session)) => {
             let (settings, tls) = (listener.double_hbone.clone(), listener.tls.clone());
@@ -136,19 +136,29 @@ fn serve(listener: ListenerConfig, core: Arc<Core>, connected: Connected) {
         }
         (ListenerKind::Tcp, Connected::Tls(stream, session)) => {
             let leads = tcp::Leads { settings: listener.destination, asked: None };
-            tokio::spawn(tcp::serve(core, session, (*stream, linger::reset), leads));
+            tokio::spawn(tcp::serve(core, session, (*stream, lingering_close::reset), leads));
         }
         (ListenerKind::Forward, Connected::Tls(stream, session)) => {
-            tokio::spawn(forward::serve(core, session, *stream, (linger::close, linger::reset)));
+            tokio::spawn(forward::serve(
+                core,
+                session,
+                *stream,
+                (lingering_close::close, lingering_close::reset),
+            ));
         }
         (ListenerKind::Forward, Connected::Clear(stream, session)) => {
-            tokio::spawn(forward::serve(core, session, stream, (linger::close_clear, linger::reset_clear)));
+            tokio::spawn(forward::serve(
+                core,
+                session,
+                stream,
+                (lingering_close::close_clear, lingering_close::reset_clear),
+            ));
         }
         (ListenerKind::Http, Connected::Vouched(stream, workload)) => {
-            tokio::spawn(vouched::serve(core, listener, stream, workload));
+            tokio::spawn(sandwich::serve(core, listener, stream, workload));
         }
         (ListenerKind::Tcp, Connected::Vouched(stream, workload)) => {
-            tokio::spawn(vouched::pass_through(core, listener, stream, workload));
+            tokio::spawn(sandwich::pass_through(core, listener, stream, workload));
         }
         // The settings refuse it.
         (ListenerKind::Http | ListenerKind::Hbone | ListenerKind::Tcp, Connected::Clear(..))
@@ -173,7 +183,7 @@ async fn connect(
         };
         match said.unwrap_or(Err(Refusal::ProxyHeader)) {
             Ok(Proxied { source, destination, workload: Some(id) }) => {
-                return Some(Connected::Vouched(stream, VouchedWorkload { source, id, destination }));
+                return Some(Connected::Vouched(stream, SandwichedWorkload { source, id, destination }));
             }
             Ok(proxied) => source = proxied.source,
             Err(refusal) => {

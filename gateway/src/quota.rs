@@ -23,10 +23,9 @@ use tollgate_policy::price::NanoUsd;
 
 use crate::ledger::Charge;
 
-mod cell;
+mod counter;
 mod first_look;
 mod hold;
-mod keeper;
 mod key;
 mod lease;
 mod plan;
@@ -34,19 +33,20 @@ mod rate;
 mod refusal;
 mod share;
 mod slice_store;
+mod slice_sync;
 mod terms;
 
 #[cfg(test)]
 mod tests;
 
 pub use hold::{Allowance, Hold};
-pub(crate) use keeper::Keeper;
 pub(crate) use lease::{ReplicaStatus, Replicas};
 pub use rate::RateHeaders;
 pub(crate) use rate::quota_unit;
+pub(crate) use slice_sync::SliceSync;
 use terms::HoldTerms;
 
-use cell::Cell;
+use counter::KeyedCounter;
 use key::Keys;
 use lease::{PoolId, SliceLease};
 use plan::{Item, Plan, Registry};
@@ -328,7 +328,7 @@ impl Quota {
         self.table.load().registry.usage(now)
     }
 
-    fn find(&self, pool: &PoolId) -> Option<(Item, Arc<Cell>)> {
+    fn find(&self, pool: &PoolId) -> Option<(Item, Arc<KeyedCounter>)> {
         self.table.load().registry.find(pool)
     }
 

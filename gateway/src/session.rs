@@ -4,13 +4,13 @@
 
 mod connection;
 mod deadline;
-mod progress;
 mod registry;
 mod shutdown;
 mod unproven;
+mod write_progress;
 
 pub(crate) use self::connection::{Arrival, Road, Session};
 pub(crate) use self::deadline::{HEAD_LIMIT, HeaderDeadline};
-pub(crate) use self::progress::WriteProgress;
 pub(crate) use self::registry::ConnectionRegistry;
 pub(crate) use self::shutdown::Shutdown;
+pub(crate) use self::write_progress::WriteProgress;

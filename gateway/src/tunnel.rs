@@ -5,7 +5,7 @@
 //! became of the connection. What is open ends within seconds of being permitted no longer, and not as if it had ended well.
 
 mod budget;
-mod hello;
+mod client_hello;
 mod relay;
 
 use std::pin::pin;
@@ -20,7 +20,7 @@ use tollgate_policy::policy::Policy;
 use tollgate_policy::target::{Passage, Target, TunnelAuthority};
 
 use self::budget::Budget;
-pub(crate) use self::hello::Hello;
+pub(crate) use self::client_hello::Hello;
 pub(crate) use self::relay::OpenTunnel;
 use crate::attempt;
 use crate::caller_usage::UsagePermit;
@@ -28,7 +28,7 @@ use crate::core::Core;
 use crate::fault;
 use crate::identity::CallerCredentials;
 use crate::ledger::RecordId;
-use crate::metering::{Account, LastingProof, Leave, PermittedCall, RelayWatch, TimeBounds, Traffic};
+use crate::metering::{Account, LastingProof, PermittedCall, Reauthorizer, RelayWatch, TimeBounds, Traffic};
 use crate::session::Session;
 use crate::upstream::{ClientCert, Outbound, TlsParams};
 
@@ -82,7 +82,7 @@ pub(crate) async fn open(
 /// A connection that leads where it may.
 struct Reached {
     link: Outbound,
-    leave: Leave,
+    reauthorizer: Reauthorizer,
     watch: RelayWatch,
     traffic: Arc<Traffic>,
     budget: Arc<Budget>,
@@ -137,8 +137,9 @@ async fn connect(
     let budget = Arc::new(Budget::new(Arc::clone(&traffic), allowance));
     let time = TimeBounds { idle: destination.timeouts.idle, lifetime };
     let watch = RelayWatch::new(shared.drain.watch(), LastingProof::AtOnce(Box::new(context)), time);
-    let leave = Leave::new(Arc::clone(core), Arc::clone(session), Arc::clone(&call), snapshot.generation);
-    Ok(Reached { link, leave, watch, traffic, budget, hello, place })
+    let reauthorizer =
+        Reauthorizer::new(Arc::clone(core), Arc::clone(session), Arc::clone(&call), snapshot.generation);
+    Ok(Reached { link, reauthorizer, watch, traffic, budget, hello, place })
 }
 
 impl Towards<'_> {

@@ -18,7 +18,7 @@ use crate::expiry::{self, Purpose};
 use crate::identity::FilesInForce;
 use crate::key_health::KeyStatus;
 use crate::kubernetes::WatchStates;
-use crate::ledger::{Ledger, SharedProgress};
+use crate::ledger::{Ledger, PostgresProgress};
 use crate::metrics::{Scrape, ShownFamily};
 use crate::otlp::ExportCounts;
 use crate::snapshot::Reloads;
@@ -87,7 +87,7 @@ impl AdminViews {
                 Some(("audit", self.audit.writable())),
                 self.ledger.shared().map(|shared| ("postgres", shared.works())),
             ],
-            ledger_waiting: self.ledger.shared().map(SharedProgress::waiting),
+            ledger_waiting: self.ledger.shared().map(PostgresProgress::waiting),
             sources: self.shared.sources.states(),
             upstreams: self.upstreams(),
             stores: self.shared.secrets.health(),

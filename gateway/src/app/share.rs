@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::ledger::{Ledger, PostgresServer, SharedKeeper, replica_name};
+use crate::ledger::{Ledger, PostgresIngest, PostgresServer, replica_name};
 use crate::settings::Settings;
 
 /// Begins to take the ledger into the database of several replicas, where the settings name one.
@@ -11,11 +11,11 @@ pub(super) fn share(
     settings: &Settings,
     ledger: &Arc<Ledger>,
     dialable: Arc<dyn Fn(IpAddr) -> bool + Send + Sync>,
-) -> anyhow::Result<Option<SharedKeeper>> {
+) -> anyhow::Result<Option<PostgresIngest>> {
     let Some(postgres) = &settings.ledger.postgres else { return Ok(None) };
     let server = PostgresServer::new(postgres.clone(), dialable);
     let name = replica_name(settings.ledger.replica.as_deref());
     let (progress, known) = (ledger.share(), Arc::clone(ledger));
     let data_dir = settings.data_dir.clone();
-    Ok(Some(SharedKeeper::start(server, data_dir, (name, progress), move || known.known())?))
+    Ok(Some(PostgresIngest::start(server, data_dir, (name, progress), move || known.known())?))
 }

@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use super::dialable;
 use crate::core::Shared;
 use crate::ledger;
-use crate::quota::{Keeper, Quota, Replicas};
+use crate::quota::{Quota, Replicas, SliceSync};
 use crate::settings::Settings;
 
 /// What keeps this replica's slices.
@@ -43,7 +43,7 @@ impl SharedLimits {
             .context("limits.redis: the id of this replica")?
             .to_string();
         let counts = (Arc::clone(&shared.quota), Arc::clone(replicas));
-        let keeper = Keeper::new(counts, redis.clone(), dialable(shared.rules.clone()), &replica);
+        let keeper = SliceSync::new(counts, redis.clone(), dialable(shared.rules.clone()), &replica);
         let (stop, stopped) = oneshot::channel();
         Ok(Some(Self { stop, keeper: control.spawn(keeper.keep(stopped)) }))
     }

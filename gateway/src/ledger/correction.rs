@@ -25,7 +25,7 @@ use super::fields::{CorrectedUsage, DETAILS, Detail, RowCharge};
 use super::line::Row;
 use super::record::{Bounded, Outcome, RecordId, UsageSource};
 use super::segment::{self, Known, ProcessEpoch, SegmentEnd};
-use super::store::StoreReader;
+use super::sqlite::StoreReader;
 use super::{LedgerError, offline, payload};
 
 /// What a call really used.

@@ -37,7 +37,7 @@ use super::payload;
 use super::record::{HoldLine, Outcome, Record};
 use super::rollup::Rollup;
 use super::segment::{ProcessEpoch, SegmentEnd};
-use super::store::SegmentRange;
+use super::sqlite::SegmentRange;
 
 /// Records kept in memory while the journal cannot be written, in bytes.
 const RETAINED: usize = 4 << 20;

@@ -15,7 +15,7 @@ use super::entry::JournalEntry;
 use super::line::Row;
 use super::rollup::Rollup;
 use super::segment::{self, Known};
-use super::store::Store;
+use super::sqlite::Store;
 use super::{LedgerError, recover};
 use crate::files::{DirectoryLock, LockError};
 

@@ -6,17 +6,17 @@
 //! **Invariant:** no call and no start waits for the database. A record counts there once, however often it is taken in.
 
 mod commit;
-mod keeper;
+mod ingest;
 mod read;
 mod schema;
+mod segment_part;
 mod session;
 mod settings;
-mod stretch;
 mod tls;
 mod witness;
 
-pub(crate) use keeper::replay;
-pub use keeper::{SharedKeeper, SharedProgress};
+pub(crate) use ingest::replay;
+pub use ingest::{PostgresIngest, PostgresProgress};
 pub use read::{ReplicaState, SharedReader};
 pub use session::PostgresServer;
 pub use settings::PostgresSettings;

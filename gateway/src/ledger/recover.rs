@@ -10,7 +10,7 @@ use super::batch::SegmentReader;
 use super::journal::Journal;
 use super::payload::Unreadable;
 use super::segment;
-use super::store::{Store, Until};
+use super::sqlite::{Store, Until};
 use super::{LedgerError, entry};
 
 /// What a start found.

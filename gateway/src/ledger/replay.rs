@@ -5,7 +5,7 @@ use std::path::Path;
 use super::LedgerError;
 use super::offline::catch_up;
 use super::postgres::{self, PostgresServer};
-use super::store::StoreReader;
+use super::sqlite::StoreReader;
 
 /// Takes the whole journal of a data directory into the database of several replicas, whatever that has of it. How many records were new.
 /// `name` is what the replica is called if the database does not know it.

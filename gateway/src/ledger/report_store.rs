@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::postgres::{PostgresServer, ReplicaState, SharedReader};
 use super::rollup::Rollup;
 use super::segment::{self, Known};
-use super::store::{GroupRow, Grouping, StoreReader, Summed};
+use super::sqlite::{GroupRow, Grouping, StoreReader, Summed};
 use super::{LedgerError, offline, replica};
 
 /// A store, opened for reading. A closed set.

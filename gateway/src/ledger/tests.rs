@@ -124,7 +124,7 @@ fn recovery_that_is_itself_cut_short_still_gives_one_record() {
             let again = directory();
             copy(origin.path(), again.path());
             if !with_store {
-                fs::remove_file(store::path(again.path())).unwrap();
+                fs::remove_file(sqlite::path(again.path())).unwrap();
                 let _ = fs::remove_file(again.path().join("ledger.sqlite-wal"));
             }
             let cut = segment::directory(again.path()).join(recovering.file_name().unwrap());
@@ -181,7 +181,7 @@ fn a_locked_store_loses_nothing_and_stops_nothing() {
     let directory = directory();
     let (ledger, _) = open(directory.path());
     let journal = ledger.journal(0).unwrap();
-    let locker = rusqlite::Connection::open(store::path(directory.path())).unwrap();
+    let locker = rusqlite::Connection::open(sqlite::path(directory.path())).unwrap();
     locker.execute_batch("BEGIN IMMEDIATE").unwrap();
     let first = hold(RecordId::new());
     journal.hold(&first).unwrap();

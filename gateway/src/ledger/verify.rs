@@ -5,11 +5,11 @@
 //!
 //! **Invariant:** what could not be checked is said in the notes; a clean result without a key is not a claim about truncation.
 
+mod sealed;
 mod seals;
 mod segments;
 #[cfg(test)]
 mod tests;
-mod vouched;
 
 use std::fmt;
 use std::path::Path;

@@ -19,7 +19,7 @@ use tollgate_policy::denial::{Denial, Reason};
 use tollgate_policy::target::TunnelAuthority;
 
 use super::h2_stream::H2Stream;
-use super::{ListenerConfig, hbone, prove, tunnelled};
+use super::{ListenerConfig, hbone, prove, tunnel_admission};
 use crate::caller_usage::UsagePermit;
 use crate::core::Core;
 use crate::session::{Arrival, HeaderDeadline, Road, Session};
@@ -114,7 +114,7 @@ fn authorise(
     if !is_gateway {
         opener.grants().check_reach(end.destinations())?;
     }
-    let (place, opener) = (tunnelled::place(&opener)?, opener.caller().id().clone());
+    let (place, opener) = (tunnel_admission::place(&opener)?, opener.caller().id().clone());
     Ok(OuterPermit { authority, opener, is_gateway, place })
 }
 

@@ -24,9 +24,9 @@ use tollgate_policy::target::{Target, TunnelAuthority, TunnelEnd};
 use super::framing::Strict;
 use super::hbone::check_host;
 use super::http as requests;
-use super::linger::Lingering;
-use super::prefixed::Prefixed;
-use super::tunnelled::{self, Begun, end};
+use super::lingering_close::Lingering;
+use super::rewind::Rewind;
+use super::tunnel_admission::{self, Begun, end};
 use super::write_timeout::WriteTimeoutStream;
 use super::{HANDSHAKE_LIMIT, tls};
 use crate::caller_usage::UsagePermit;
@@ -75,7 +75,7 @@ impl AskedTunnel {
     /// Records that it was refused.
     fn refuse(&self, core: &Arc<Core>, headers: &HeaderMap, denial: &Denial) -> RecordId {
         let by = self.by.as_ref().map(|(context, snapshot)| (context, &**snapshot));
-        tunnelled::refuse(core, headers, by, (&self.authority, self.end.as_ref()), denial)
+        tunnel_admission::refuse(core, headers, by, (&self.authority, self.end.as_ref()), denial)
     }
 }
 
@@ -123,7 +123,7 @@ pub(super) async fn serve<S, F>(
                     carry(&core, &session, leave, (parts.read_buf, Box::new(stream))).await;
                 }
                 Some(ForwardTunnel::Open(tunnel)) => {
-                    let stream = Prefixed::new(parts.read_buf, stream);
+                    let stream = Rewind::new(parts.read_buf, stream);
                     tunnel.relay(stream, |stream| reset(stream.into_inner())).await;
                 }
                 None => {
@@ -227,7 +227,7 @@ fn authorise<B>(
     if is_read && authority.port() == 443 && may_be_read != Some(true) {
         return Err(unreadable(&target, may_be_read));
     }
-    let place = tunnelled::place(&opener)?;
+    let place = tunnel_admission::place(&opener)?;
     let proofs = session.proofs.of_tunnel(&opener);
     Ok(ForwardPermit { authority, target, proofs, opener, place })
 }
@@ -277,9 +277,9 @@ async fn carry(
         Arc::clone(&deadline),
         None,
     );
-    let mut whole = Prefixed::new(begun, carrier);
+    let mut whole = Rewind::new(begun, carrier);
     let begun = tokio::select! {
-        begun = tunnelled::begun(&mut whole) => begun,
+        begun = tunnel_admission::begun(&mut whole) => begun,
         () = requests::cut(outer) => return,
     };
     let Some(begun) = begun else { return };

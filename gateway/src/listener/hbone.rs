@@ -21,9 +21,9 @@ use tollgate_policy::target::{Passage, TunnelAuthority};
 
 use super::h2_stream::H2Stream;
 use super::http as requests;
-use super::linger::Lingering;
-use super::prefixed::Prefixed;
-use super::tunnelled::{self, Begun, FIRST_BYTES, end};
+use super::lingering_close::Lingering;
+use super::rewind::Rewind;
+use super::tunnel_admission::{self, Begun, FIRST_BYTES, end};
 use super::write_timeout::WriteTimeoutStream;
 use crate::caller_usage::UsagePermit;
 use crate::core::Core;
@@ -240,7 +240,7 @@ fn authorise<B>(
     let context =
         session.proofs.connection_caller(&shared.trust, &shared.usages, &snapshot, Timestamp::now())?;
     let passage = context.grants().reach(snapshot.policy.tunnel(&authority)?)?.passage()?;
-    let place = tunnelled::place(&context)?;
+    let place = tunnel_admission::place(&context)?;
     Ok((TunnelPermit { authority, place }, passage))
 }
 
@@ -296,7 +296,7 @@ pub(super) fn refuse(
     let end = by.as_ref().zip(authority).and_then(|((_, it), authority)| it.policy.tunnel(authority).ok());
     let by = by.as_ref().map(|(context, snapshot)| (context, &**snapshot));
     let asked = authority.map(ToString::to_string).unwrap_or_default();
-    tunnelled::refuse(core, &HeaderMap::new(), by, (&asked, end.as_ref()), denial)
+    tunnel_admission::refuse(core, &HeaderMap::new(), by, (&asked, end.as_ref()), denial)
 }
 
 /// Serves what comes in a tunnel: the workload's own HTTP, in the version that it begins with.
@@ -308,8 +308,8 @@ async fn requests_in(core: Arc<Core>, outer: Arc<Session>, leave: TunnelPermit, 
         Arc::clone(&deadline),
         None,
     );
-    let mut whole = Prefixed::new(Bytes::new(), tunnel);
-    let Some(begun) = tunnelled::begun(&mut whole).await else { return };
+    let mut whole = Rewind::new(Bytes::new(), tunnel);
+    let Some(begun) = tunnel_admission::begun(&mut whole).await else { return };
     if begun == Begun::Tls {
         let detail = "TLS came in a tunnel to a destination whose requests the gateway has to read: call http:// instead, \
                       and the gateway calls the destination over TLS";

@@ -4,7 +4,7 @@
 //! goes away; and its hold is settled or released exactly once. Whoever closes an account gives it away, and one that is dropped closes
 //! itself. What was sent and never reported settles at the hold.
 
-mod book;
+mod charge;
 mod tunnel;
 mod turn;
 

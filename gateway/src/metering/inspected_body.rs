@@ -28,7 +28,7 @@ use crate::caller_usage::{BufferReservation, CallerUsage};
 use crate::core::Core;
 use crate::identity::RequestHead;
 use crate::injection;
-use crate::pace::{LeastRate, Pace};
+use crate::min_rate::{MinRate, MinRateClock};
 use crate::quota::{Demand, Hold};
 use crate::timers::Timers;
 use crate::upstream::OutBody;
@@ -156,7 +156,7 @@ async fn collect(
     mut incoming: CallerBody,
     most: Most,
     usage: &Arc<CallerUsage>,
-    least: LeastRate,
+    least: MinRate,
     timers: &Timers,
 ) -> Result<(Bytes, BufferReservation), Denial> {
     let announced = incoming.size_hint().exact();
@@ -166,7 +166,7 @@ async fn collect(
     let mut first = Bytes::new();
     let mut all: Option<BytesMut> = None;
     let mut reservation = BufferReservation::of(announced);
-    let mut pace = Pace::new(least);
+    let mut pace = MinRateClock::new(least);
     while !incoming.is_end_stream() {
         let length = all.as_ref().map_or(first.len(), BytesMut::len);
         let frame = timers.until(pace.due(), incoming.frame()).await.map_err(|_| too_slow())?;
@@ -311,14 +311,14 @@ impl UnsentBody {
 
     /// The body to send, as it came or with its edits, and the room that it takes up until it is no longer needed.
     /// One that streams has to come at the least rate where its call holds what others share.
-    pub(crate) fn render(self, call: &PermittedCall, least: LeastRate) -> (OutBody, BufferReservation) {
+    pub(crate) fn render(self, call: &PermittedCall, least: MinRate) -> (OutBody, BufferReservation) {
         let permit = &call.permit;
         match self.content {
             BodyContent::Streaming(incoming) if incoming.is_end_stream() => {
                 (OutBody::Whole(Bytes::new()), BufferReservation::default())
             }
             BodyContent::Streaming(incoming) => {
-                let pace = holds_shared(permit).then(|| Pace::new(least));
+                let pace = holds_shared(permit).then(|| MinRateClock::new(least));
                 (
                     OutBody::streaming(incoming, permit.destination().timeouts.idle, pace),
                     BufferReservation::default(),

@@ -24,7 +24,7 @@ use self::turns::{RefusedTurn, RelayStep, Turns};
 use super::account::{Account, LearntUsage};
 use super::answered::Answered;
 use super::inspected_body;
-use super::leave::{BEFORE_THE_CUT, LastingProof, Leave, Over, RelayWatch, TimeBounds};
+use super::reauthorize::{BEFORE_THE_CUT, LastingProof, Over, Reauthorizer, RelayWatch, TimeBounds};
 use super::session::TurnMeter;
 use super::traffic::Traffic;
 use crate::core::Core;
@@ -56,7 +56,7 @@ pub(crate) enum RelayEnd {
 pub(crate) struct Relay {
     account: Option<Box<Account>>,
     core: Arc<Core>,
-    leave: Leave,
+    reauthorizer: Reauthorizer,
     watch: RelayWatch,
     /// Of frames that went on.
     traffic: Arc<Traffic>,
@@ -104,9 +104,10 @@ impl Relay {
         let watch = RelayWatch::new(core.shared.drain.watch(), proof, time);
         let traffic = account.passes();
         let turns = TurnMeter::of(&call).map(|session| Turns::new(&core, session));
-        let leave = Leave::new(Arc::clone(&core), session, call, account.record.generation);
+        let reauthorizer = Reauthorizer::new(Arc::clone(&core), session, call, account.record.generation);
         let (account, provider) = (Some(account), switched.provider);
-        let relay = Self { account, core, leave, watch, traffic, provider, scrubber, rules, progress, turns };
+        let relay =
+            Self { account, core, reauthorizer, watch, traffic, provider, scrubber, rules, progress, turns };
         Response::from_parts(head, Box::new(relay))
     }
 
@@ -171,23 +172,25 @@ impl Relay {
             // The caller closes: the provider's answer to that is the end.
             First::Caller(PumpEnd::Closed) => {
                 up.flush_within(CLOSING).await;
-                match timeout(CLOSING, down.run(&self.leave)).await {
+                match timeout(CLOSING, down.run(&self.reauthorizer)).await {
                     Ok(PumpEnd::Closed) => self.completed(down, traffic).await,
                     _ => self.failed(Reason::UpstreamReset, traffic).await,
                 }
             }
             First::Provider(PumpEnd::Closed) => {
                 let end = self.completed(down, traffic).await;
-                if let Ok(PumpEnd::Closed) = timeout(CLOSING, up.run(&self.leave)).await {
+                if let Ok(PumpEnd::Closed) = timeout(CLOSING, up.run(&self.reauthorizer)).await {
                     up.flush_within(CLOSING).await;
                 }
                 end
             }
             // A provider that has closed takes no more, and what it closed with may not have been read.
-            First::Caller(PumpEnd::Unwritable) => match timeout(LAST_WORDS, down.run(&self.leave)).await {
-                Ok(PumpEnd::Closed) => self.completed(down, traffic).await,
-                _ => self.failed(Reason::UpstreamReset, traffic).await,
-            },
+            First::Caller(PumpEnd::Unwritable) => {
+                match timeout(LAST_WORDS, down.run(&self.reauthorizer)).await {
+                    Ok(PumpEnd::Closed) => self.completed(down, traffic).await,
+                    _ => self.failed(Reason::UpstreamReset, traffic).await,
+                }
+            }
             First::Provider(PumpEnd::Ended) => self.failed(Reason::UpstreamReset, traffic).await,
             First::Provider(PumpEnd::Violation(violation)) => {
                 let end = self.failed(Reason::UpstreamProtocol, traffic).await;
@@ -222,13 +225,13 @@ impl Relay {
         C: AsyncRead + Unpin,
         D: AsyncWrite + Unpin,
     {
-        let leave = &self.leave;
-        let over = self.watch.over(leave, traffic);
+        let reauthorizer = &self.reauthorizer;
+        let over = self.watch.over(reauthorizer, traffic);
         match (&mut self.turns, &mut self.account) {
             (Some(turns), Some(account)) => {
                 turns.begin(up, down, (account, self.rules.message_bytes));
                 tokio::select! {
-                    step = turns.run(up, down, (leave, account)) => match step {
+                    step = turns.run(up, down, (reauthorizer, account)) => match step {
                         RelayStep::Caller(end) => First::Caller(end),
                         RelayStep::Provider(end) => First::Provider(end),
                         RelayStep::Refused(refused) => First::Refused(refused),
@@ -237,8 +240,8 @@ impl Relay {
                 }
             }
             _ => tokio::select! {
-                end = up.run(leave) => First::Caller(end),
-                end = down.run(leave) => First::Provider(end),
+                end = up.run(reauthorizer) => First::Caller(end),
+                end = down.run(reauthorizer) => First::Provider(end),
                 over = over => First::Over(over),
             },
         }

@@ -5,7 +5,7 @@ use tollgate_policy::denial::Denial;
 use tollgate_policy::limit::{LimitKind, OnExhausted, Refused};
 
 use super::Demand;
-use super::cell::{CellState, lock};
+use super::counter::{CounterState, lock};
 use super::key::Keys;
 use super::plan::Plan;
 use super::refusal;
@@ -17,7 +17,7 @@ pub(super) fn exhausted(plan: &Plan, keys: &Keys<'_>, least: &Demand, now: Times
         let limit = &*limit;
         let LimitKind::Counted(window) = &limit.kind else { return None };
         let cell = counts.cell(keys.get(limit.key), limit, now);
-        let CellState::Counted(counter) = &cell.state else { return None };
+        let CounterState::Counted(counter) = &cell.state else { return None };
         let mut counter = lock(counter);
         let wanted = least.of(limit.unit);
         let spent = counter.usage(window, now).spent.saturating_add(cell.others_spent());

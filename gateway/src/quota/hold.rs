@@ -14,7 +14,7 @@ use tollgate_policy::limit::{Limit, LimitKind, OnExhausted, Owner, Refused, Unit
 use tollgate_policy::name::ResourceId;
 
 use super::Demand;
-use super::cell::{Cell, CellState, lock};
+use super::counter::{CounterState, KeyedCounter, lock};
 use super::key::Keys;
 use super::lease::SliceReach;
 use super::plan::{Item, Plan};
@@ -66,7 +66,7 @@ pub struct Allowance {
 
 #[derive(Debug)]
 struct HeldItem {
-    cell: Arc<Cell>,
+    cell: Arc<KeyedCounter>,
     place: HeldPlace,
     /// Given back with the rest.
     _share: Option<HeldShare>,
@@ -145,7 +145,7 @@ impl Hold {
     }
 
     /// The counts that it is taken from.
-    pub(super) fn cells(&self) -> Vec<Arc<Cell>> {
+    pub(super) fn cells(&self) -> Vec<Arc<KeyedCounter>> {
         self.taken.iter().map(|taken| Arc::clone(&taken.cell)).collect()
     }
 
@@ -242,12 +242,12 @@ impl Hold {
         let mut charges = self.charges.iter_mut();
         for (item, taken) in self.plan.items.iter().zip(self.taken.drain(..)) {
             match (&taken.cell.state, taken.place) {
-                (CellState::Counted(counter), HeldPlace::Window { slot, held }) => {
+                (CounterState::Counted(counter), HeldPlace::Window { slot, held }) => {
                     let actual = actual(item.limit.unit, held);
                     exceeded |= lock(counter).settle(slot, held, actual) > 0;
                     charges.next().into_iter().for_each(|charge| charge.amount = actual);
                 }
-                (CellState::Concurrent(calls), HeldPlace::Slot) => {
+                (CounterState::Concurrent(calls), HeldPlace::Slot) => {
                     calls.fetch_sub(1, Ordering::Relaxed);
                 }
                 _ => {}
@@ -280,7 +280,7 @@ impl HeldItem {
     fn nothing(item: &Item, keys: &Keys<'_>, now: Timestamp) -> Self {
         let cell = item.counts.cell(keys.get(item.limit.key), &item.limit, now);
         let place = match (&cell.state, &item.limit.kind) {
-            (CellState::Counted(counter), LimitKind::Counted(window)) => {
+            (CounterState::Counted(counter), LimitKind::Counted(window)) => {
                 // Nothing fits under any cap but one that is passed already.
                 let slot = lock(counter).reserve(window, u64::MAX, 0, now);
                 slot.map_or(HeldPlace::Within, |slot| HeldPlace::Window { slot, held: 0 })
@@ -296,11 +296,11 @@ impl HeldItem {
         let (cell, held) =
             (item.counts.cell(keys.get(item.limit.key), &item.limit, now), demand.of(item.limit.unit));
         let place = match (&cell.state, &item.limit.kind) {
-            (CellState::Counted(counter), LimitKind::Counted(window)) => {
+            (CounterState::Counted(counter), LimitKind::Counted(window)) => {
                 let slot = lock(counter).reserve_past(window, held, now);
                 HeldPlace::Window { slot, held }
             }
-            (CellState::Concurrent(calls), LimitKind::Concurrent) if demand.requests > 0 => {
+            (CounterState::Concurrent(calls), LimitKind::Concurrent) if demand.requests > 0 => {
                 calls.fetch_add(1, Ordering::Relaxed);
                 HeldPlace::Slot
             }
@@ -316,7 +316,7 @@ impl HeldItem {
         let mut amount = demand.of(limit.unit);
         let mut share = None;
         let place = match (&cell.state, &limit.kind) {
-            (CellState::Counted(counter), LimitKind::Counted(window)) => {
+            (CounterState::Counted(counter), LimitKind::Counted(window)) => {
                 let mut counter = lock(counter);
                 let usage = counter.usage(window, now);
                 let SliceReach { cap, here, free } = cell.reach(limit, usage);
@@ -342,8 +342,8 @@ impl HeldItem {
                 }
                 HeldPlace::Window { slot, held: amount }
             }
-            (CellState::Concurrent(_), LimitKind::Concurrent) if demand.requests == 0 => HeldPlace::Within,
-            (CellState::Concurrent(calls), LimitKind::Concurrent) => {
+            (CounterState::Concurrent(_), LimitKind::Concurrent) if demand.requests == 0 => HeldPlace::Within,
+            (CounterState::Concurrent(calls), LimitKind::Concurrent) => {
                 let occupied = occupy(calls, limit).inspect_err(|_| {
                     if let Some(shares) = &cell.shares {
                         shares.want(keys, now);
@@ -357,10 +357,10 @@ impl HeldItem {
                     .map_err(|()| refusal::over_share(limit, Reason::ConcurrencyLimited))?;
                 place
             }
-            (CellState::Rate(rate), LimitKind::Gcra { .. }) if rate.is_lost(limit) => {
+            (CounterState::Rate(rate), LimitKind::Gcra { .. }) if rate.is_lost(limit) => {
                 return Err(refusal::without_store(limit));
             }
-            (CellState::Rate(rate), LimitKind::Gcra { .. }) => {
+            (CounterState::Rate(rate), LimitKind::Gcra { .. }) => {
                 let left = rate.take(amount, now).map_err(|wait| refusal::too_fast(limit, amount, wait))?;
                 HeldPlace::Rate { left }
             }
@@ -376,7 +376,7 @@ impl HeldItem {
     /// Takes the next piece of a limit that is taken so; how much it was.
     fn extend(&self, limit: &Limit, next: &Demand, cap: u64, now: Timestamp) -> Result<u64, Denial> {
         let wanted = next.of(limit.unit);
-        let (CellState::Counted(counter), LimitKind::Counted(window)) = (&self.cell.state, &limit.kind)
+        let (CounterState::Counted(counter), LimitKind::Counted(window)) = (&self.cell.state, &limit.kind)
         else {
             return Ok(0);
         };
@@ -419,16 +419,16 @@ impl HeldItem {
     fn tell(&self, item: &Item, field: &mut String, now: Timestamp) {
         let (limit, label) = (item.limit.at(now), &item.label);
         match (&self.cell.state, &self.place, &limit.kind) {
-            (CellState::Counted(counter), _, LimitKind::Counted(window)) => {
+            (CounterState::Counted(counter), _, LimitKind::Counted(window)) => {
                 let mut counter = lock(counter);
                 let (usage, more_in) = (counter.usage(window, now), counter.resets_in(window, now));
                 rate::limit(field, label, self.cell.reach(&limit, usage).free, Some(more_in));
             }
-            (CellState::Concurrent(calls), ..) => {
+            (CounterState::Concurrent(calls), ..) => {
                 let left = limit.amount.saturating_sub(calls.load(Ordering::Relaxed));
                 rate::limit(field, label, left, None);
             }
-            (CellState::Rate(rate), HeldPlace::Rate { left }, LimitKind::Gcra { burst, .. }) => {
+            (CounterState::Rate(rate), HeldPlace::Rate { left }, LimitKind::Gcra { burst, .. }) => {
                 rate::limit(field, label, u64::from(*left), Some(rate.refills_in(*left, *burst)));
             }
             _ => {}
@@ -455,7 +455,7 @@ fn piece(unit: Unit, wanted: u64, free: u64) -> u64 {
 
 /// The caller's share of what is held together, where there is such a thing. An error where it has more than that already.
 fn take_share(
-    cell: &Cell,
+    cell: &KeyedCounter,
     keys: &Keys<'_>,
     amount: u64,
     room: Room,

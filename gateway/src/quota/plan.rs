@@ -9,7 +9,7 @@ use tollgate_policy::limit::{Limit, LimitKind};
 use tollgate_policy::map::Map;
 
 use super::LimitUsage;
-use super::cell::{Cell, LimitCounts};
+use super::counter::{KeyedCounter, LimitCounts};
 use super::lease::{PoolId, Replicas, SliceLease};
 use super::rate;
 use crate::ledger::Charge;
@@ -82,7 +82,7 @@ impl Registry {
     }
 
     /// A count and its limit, while somebody counts there.
-    pub(super) fn find(&self, pool: &PoolId) -> Option<(Item, Arc<Cell>)> {
+    pub(super) fn find(&self, pool: &PoolId) -> Option<(Item, Arc<KeyedCounter>)> {
         let item = self.items.get(&pool.limit)?;
         Some((item.clone(), item.counts.find(&pool.key)?))
     }

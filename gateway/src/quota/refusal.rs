@@ -9,7 +9,7 @@ use tollgate_policy::limit::{Counter, Limit, LimitKind, LimitState, Refused, Uni
 use tollgate_policy::price::NanoUsd;
 
 use super::Demand;
-use super::cell::{Cell, CellState, lock};
+use super::counter::{CounterState, KeyedCounter, lock};
 use super::key::Keys;
 use super::plan::Item;
 
@@ -22,7 +22,7 @@ pub(super) fn counted(item: &Item, keys: &Keys<'_>, demand: &Demand, now: Timest
     let (limit, amount) = (item.limit.at(now), demand.of(item.limit.unit));
     let limit = &*limit;
     let cell = item.counts.cell(keys.get(limit.key), limit, now);
-    let (CellState::Counted(counter), LimitKind::Counted(window)) = (&cell.state, &limit.kind) else {
+    let (CounterState::Counted(counter), LimitKind::Counted(window)) = (&cell.state, &limit.kind) else {
         return None;
     };
     let mut counter = lock(counter);
@@ -35,7 +35,7 @@ pub(super) fn counted(item: &Item, keys: &Keys<'_>, demand: &Demand, now: Timest
 /// The call does not fit into what this replica may take, which is all there is where nobody shares it.
 #[cold]
 pub(super) fn over_reach(
-    cell: &Cell,
+    cell: &KeyedCounter,
     (limit, needed): (&Limit, u64),
     refused: Refused,
     counter: &mut Counter,

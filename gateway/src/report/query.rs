@@ -11,7 +11,7 @@ use super::{By, Query, Report, ReportLine, ReportTotals};
 use crate::ledger::amount::Unit;
 use crate::ledger::dimension::{Dimension, Texts};
 use crate::ledger::rollup::{RollupKey, RollupSums};
-use crate::ledger::store::{ERROR, GroupRow, Grouping, QUARTER, Summed};
+use crate::ledger::sqlite::{ERROR, GroupRow, Grouping, QUARTER, Summed};
 use crate::ledger::{LedgerError, Outcome, ReportStore, UsageSource};
 
 /// Adds up what the store and the journal behind it have in the period, in whole minutes: that of `since` counts, and that of `until` if it

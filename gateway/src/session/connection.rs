@@ -12,12 +12,12 @@ use tollgate_policy::policy::Policy;
 use tollgate_policy::target::{Target, TunnelAuthority};
 
 use super::deadline::{HeaderDeadline, Late};
-use super::progress::{WriteProgress, Writes};
 use super::shutdown::ShutdownSignal;
+use super::write_progress::{WriteProgress, Writes};
 use crate::caller_body::{BodyProgress, CallerBody, Leftover};
 use crate::caller_usage::UsagePermit;
 use crate::identity::{Proofs, ShownTo};
-use crate::pace::LeastRate;
+use crate::min_rate::MinRate;
 
 /// How a connection came.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -162,7 +162,7 @@ impl Session {
     }
 
     /// For an answer that streams to this caller, who has to take it at the least rate where one is given.
-    pub(crate) fn write_progress(&self, least: Option<LeastRate>) -> Arc<WriteProgress> {
+    pub(crate) fn write_progress(&self, least: Option<MinRate>) -> Arc<WriteProgress> {
         let progress = Arc::new(WriteProgress::new(least));
         self.writes.add(Arc::downgrade(&progress));
         progress

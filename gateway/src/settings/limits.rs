@@ -9,7 +9,7 @@ use tollgate_policy::model::Interval;
 use super::{RedisSettings, SizeText, value};
 use crate::caller_usage::Bounds;
 use crate::memory;
-use crate::pace::LeastRate;
+use crate::min_rate::MinRate;
 
 /// The part of the memory that this process may have that held bodies may fill together, and the most of it unless told otherwise.
 const MEMORY_PART: u64 = 4;
@@ -143,8 +143,8 @@ impl RequestLimits {
         }
     }
 
-    pub(crate) fn least(&self) -> LeastRate {
+    pub(crate) fn least(&self) -> MinRate {
         let Self { least_rate, patience: Interval(patience), lifetime: Interval(lifetime), .. } = *self;
-        LeastRate { bytes: least_rate as u64, patience, lifetime }
+        MinRate { bytes: least_rate as u64, patience, lifetime }
     }
 }

@@ -18,7 +18,7 @@ use super::{Hello, Reached};
 use crate::caller_usage::UsagePermit;
 use crate::fault;
 use crate::ledger::Outcome;
-use crate::metering::{Account, Leave, Over, RelayWatch, Traffic};
+use crate::metering::{Account, Over, Reauthorizer, RelayWatch, Traffic};
 use crate::upstream::Outbound;
 
 /// What waits each way.
@@ -28,7 +28,7 @@ const PIECE: usize = 16 << 10;
 pub(crate) struct OpenTunnel {
     account: Box<Account>,
     link: Outbound,
-    leave: Leave,
+    reauthorizer: Reauthorizer,
     watch: RelayWatch,
     traffic: Arc<Traffic>,
     budget: Arc<Budget>,
@@ -38,8 +38,8 @@ pub(crate) struct OpenTunnel {
 
 impl OpenTunnel {
     pub(super) fn new(connected: Reached, account: Box<Account>) -> Self {
-        let Reached { link, leave, watch, traffic, budget, hello, place } = connected;
-        Self { account, link, leave, watch, traffic, budget, hello, _place: place }
+        let Reached { link, reauthorizer, watch, traffic, budget, hello, place } = connected;
+        Self { account, link, reauthorizer, watch, traffic, budget, hello, _place: place }
     }
 
     /// Carries bytes until both sides have ended or it may not go on. `cut` ends the caller's side so that it cannot be taken for a good end.
@@ -47,11 +47,11 @@ impl OpenTunnel {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let Self { mut account, link, leave, mut watch, traffic, budget, hello, _place } = self;
+        let Self { mut account, link, reauthorizer, mut watch, traffic, budget, hello, _place } = self;
         let mut near = CountedStream::new(stream, (&traffic, &budget), Way::Up);
         let mut far = CountedStream::new(link, (&traffic, &budget), Way::Down);
         let ended = {
-            let carried = carry(&mut near, &mut far, hello, (&leave, &mut watch));
+            let carried = carry(&mut near, &mut far, hello, (&reauthorizer, &mut watch));
             let within = async {
                 tokio::select! {
                     ended = carried => ended,
@@ -74,15 +74,15 @@ async fn carry<S>(
     near: &mut CountedStream<S>,
     far: &mut CountedStream<Outbound>,
     hello: Option<Hello>,
-    (leave, watch): (&Leave, &mut RelayWatch),
+    (reauthorizer, watch): (&Reauthorizer, &mut RelayWatch),
 ) -> Result<Outcome, Denial>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let hello = match hello {
-        None if wants_hello(leave) => {
+        None if wants_hello(reauthorizer) => {
             let hello = Hello::read(near).await?;
-            let target = leave.call().permit.target().clone();
+            let target = reauthorizer.call().permit.target().clone();
             Passage::To(target).server(hello.server())?;
             Some(hello)
         }
@@ -105,20 +105,20 @@ where
     };
     let ended = tokio::select! {
         ended = both => ended,
-        over = watch.over(leave, &traffic) => return why(over),
+        over = watch.over(reauthorizer, &traffic) => return why(over),
     };
     match ended {
         Ok(_) => Ok(Outcome::Completed),
         Err(_) if far.has_failed => Ok(Outcome::UpstreamFailed),
         // What carries it may be cut first.
-        Err(_) if leave.is_drained() => why(Over::Draining),
+        Err(_) if reauthorizer.is_drained() => why(Over::Draining),
         Err(_) => Ok(Outcome::CallerGone),
     }
 }
 
 /// Whether the destination takes the caller's own TLS alone.
-fn wants_hello(leave: &Leave) -> bool {
-    leave.call().permit.destination().tcp().is_some_and(|tcp| tcp.tls == TunnelTls::Callers)
+fn wants_hello(reauthorizer: &Reauthorizer) -> bool {
+    reauthorizer.call().permit.destination().tcp().is_some_and(|tcp| tcp.tls == TunnelTls::Callers)
 }
 
 /// What becomes of a connection that may not go on.

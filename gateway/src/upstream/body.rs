@@ -16,7 +16,7 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep};
 
 use crate::caller_body::CallerBody;
-use crate::pace::Pace;
+use crate::min_rate::MinRateClock;
 
 /// Why a body ended before its end.
 #[derive(Debug, thiserror::Error)]
@@ -74,7 +74,7 @@ pub(crate) struct StreamingBody {
     incoming: CallerBody,
     stall: Stall,
     /// Of a call that holds what others share.
-    pace: Option<Pace>,
+    pace: Option<MinRateClock>,
     upload: Arc<Upload>,
     recoding: Option<Rewriting>,
     trailers: Option<Box<dyn TrailerFilter>>,
@@ -88,7 +88,7 @@ struct Rewriting {
 }
 
 impl OutBody {
-    pub(crate) fn streaming(incoming: CallerBody, idle: Duration, pace: Option<Pace>) -> Self {
+    pub(crate) fn streaming(incoming: CallerBody, idle: Duration, pace: Option<MinRateClock>) -> Self {
         let (stall, upload) = (Stall::new(idle), Arc::default());
         let (recoding, trailers) = (None, None);
         Self::Streaming(Box::new(StreamingBody { incoming, stall, pace, upload, recoding, trailers }))

@@ -16,9 +16,9 @@ use tollgate_policy::policy::{TlsStart, TunnelTls};
 
 use super::address::DialRules;
 use super::alpn::AlpnOffer;
+use super::connect::Reach;
 use super::error::UpstreamError;
 use super::health::EndpointPlace;
-use super::opening::Reach;
 use super::peer::TlsParams;
 use super::pool::Pool;
 use super::secured::SecuredStream;

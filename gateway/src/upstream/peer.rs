@@ -20,14 +20,14 @@ use super::alpn::AlpnOffer;
 use super::answer::AnswerBody;
 use super::body::OutBody;
 use super::certificate::ClientCert;
+use super::connect::Reach;
 use super::connection_state::ConnectionState;
 use super::error::UpstreamError;
 use super::health::EndpointFailure;
 use super::http_handshake::{Http1Sender, handshake};
-use super::opening::Reach;
 use super::pool::{Bucket, Pool, PoolKey, Sender, StreamSlot};
+use super::send_failure::SendFailure;
 use super::tls::TlsClient;
-use super::unanswered::Unanswered;
 use super::upstream_place::UpstreamPlace;
 use crate::ledger::Position;
 use crate::trace::Opened;
@@ -189,7 +189,7 @@ impl Peer {
         self,
         request: Request<OutBody>,
         after: Option<Position>,
-    ) -> impl Future<Output = Result<Answer, Unanswered>> + use<> {
+    ) -> impl Future<Output = Result<Answer, SendFailure>> + use<> {
         let Self { sender, state, bucket, reused, opened: _, place } = self;
         let received = state.received();
         let upload = request.body().upload();
@@ -200,7 +200,7 @@ impl Peer {
                 let lease = Lease { sender, state, bucket, is_early, _place: place };
                 Ok(Answer { response: response.map(AnswerBody::from), lease })
             }
-            Err(mut error) => Err(Unanswered {
+            Err(mut error) => Err(SendFailure {
                 returned: error.take_message().map(Request::into_body),
                 error: error.into_error(),
                 refused: state.refusal().filter(|_| !reused),

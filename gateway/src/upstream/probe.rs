@@ -10,10 +10,10 @@ use tollgate_policy::policy::{Destination, HttpVersion, SourcePool, SourceRules,
 
 use super::address::DialRules;
 use super::alpn::AlpnOffer;
+use super::connect::Reach;
 use super::dial::DialContext;
 use super::error::UpstreamError;
 use super::health::UpstreamHealth;
-use super::opening::Reach;
 use super::resolve::Resolver;
 use super::source::SourceAddresses;
 use super::tls::TlsClient;

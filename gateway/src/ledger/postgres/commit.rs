@@ -11,13 +11,13 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Row, Transaction};
 
 use super::schema::{Month, ensure_months};
+use super::segment_part::{Place, SegmentPart};
 use super::session::failed;
-use super::stretch::{Place, Stretch};
 use crate::ledger::LedgerError;
 use crate::ledger::dimension::{Dimension, Texts};
 use crate::ledger::record::RecordId;
 use crate::ledger::rollup::{Rollup, RollupKey, RollupSums};
-use crate::ledger::store::hash_of;
+use crate::ledger::sqlite::hash_of;
 
 /// The largest sum that is kept, so that adding to it cannot fail.
 const MOST: i64 = 1 << 61;
@@ -47,7 +47,7 @@ pub(super) async fn commit(
     client: &mut Client,
     remembered: &mut Remembered,
     origin: StretchOrigin<'_>,
-    stretch: &Stretch,
+    stretch: &SegmentPart,
 ) -> Result<Option<usize>, LedgerError> {
     remembered.prepare(client, stretch).await?;
     let transaction = client.transaction().await?;
@@ -69,7 +69,7 @@ pub(super) async fn commit(
 
 impl Remembered {
     /// Makes what the rows of a stretch refer to. It stays if the stretch itself does not come to be.
-    async fn prepare(&mut self, client: &mut Client, stretch: &Stretch) -> Result<(), LedgerError> {
+    async fn prepare(&mut self, client: &mut Client, stretch: &SegmentPart) -> Result<(), LedgerError> {
         let at = |micros| Timestamp::from_microsecond(micros).unwrap_or_default();
         let months: BTreeSet<_> = stretch.records.iter().map(|record| Month::of(at(record.at))).collect();
         self.months(client, months).await?;
@@ -161,7 +161,7 @@ async fn advance(
 async fn insert(
     transaction: &Transaction<'_>,
     replica: i64,
-    stretch: &Stretch,
+    stretch: &SegmentPart,
 ) -> Result<HashSet<RecordId>, LedgerError> {
     if stretch.records.is_empty() {
         return Ok(HashSet::new());

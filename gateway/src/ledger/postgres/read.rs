@@ -18,7 +18,7 @@ use crate::ledger::dimension::{Dimension, Texts};
 use crate::ledger::record::RecordId;
 use crate::ledger::rollup::RollupSums;
 use crate::ledger::segment::Known;
-use crate::ledger::store::{Dialect, GroupRow, Grouping, Summed};
+use crate::ledger::sqlite::{Dialect, GroupRow, Grouping, Summed};
 
 /// The database, opened for reading.
 #[derive(Debug)]

@@ -5,8 +5,8 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::sealed::Vouched;
 use super::seals::SealClaims;
-use super::vouched::Vouched;
 use super::{Claim, SEALED_WITHIN, Verification, file};
 use crate::ledger::LedgerError;
 use crate::ledger::batch::{Batch, Batches, Damaged};

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use super::tap::Tap;
 use crate::caller_usage::BufferReservation;
 use crate::injection::Scrubber;
-use crate::metering::leave::Leave;
+use crate::metering::reauthorize::Reauthorizer;
 use crate::metering::session::{ClientMessage, ServerReader, SessionEvent, whole};
 use crate::metering::traffic::Traffic;
 use crate::session::WriteProgress;
@@ -173,7 +173,7 @@ impl<'a, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pump<'a, R, W> {
     }
 
     /// Passes frames on until there are no more. Dropped and begun again it goes on where it was.
-    pub(super) async fn run(&mut self, leave: &Leave) -> PumpEnd {
+    pub(super) async fn run(&mut self, reauthorizer: &Reauthorizer) -> PumpEnd {
         loop {
             while !self.tap.waits() {
                 match self.decoder.next(&mut self.buffer) {
@@ -207,7 +207,7 @@ impl<'a, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pump<'a, R, W> {
             self.buffer.reserve(READ);
             match self.from.read_buf(&mut self.buffer).await {
                 Ok(0) | Err(_) => return PumpEnd::Ended,
-                Ok(_) if leave.is_withdrawn() => return PumpEnd::Withdrawn,
+                Ok(_) if reauthorizer.is_withdrawn() => return PumpEnd::Withdrawn,
                 Ok(_) => {}
             }
         }

@@ -18,7 +18,7 @@ use crate::caller_usage::BufferReservation;
 use crate::core::Core;
 use crate::ledger::{Journal, LedgerError, Outcome, Wait};
 use crate::metering::account::Account;
-use crate::metering::leave::Leave;
+use crate::metering::reauthorize::Reauthorizer;
 use crate::metering::session::{Course, TurnMeter, Verdict, close_code};
 
 /// How long turns may go on when the session is refused another, or its caller has gone.
@@ -95,7 +95,7 @@ impl Turns {
         &mut self,
         up: &mut Pump<'_, A, B>,
         down: &mut Pump<'_, C, D>,
-        (leave, account): (&Leave, &mut Account),
+        (reauthorizer, account): (&Reauthorizer, &mut Account),
     ) -> RelayStep
     where
         A: AsyncRead + Unpin,
@@ -117,15 +117,15 @@ impl Turns {
             let may_ask = self.asks.is_empty() && self.ends.is_none() && down.has_room();
             let may_answer = self.over.is_none();
             tokio::select! {
-                end = up.run(leave), if may_ask => match end {
+                end = up.run(reauthorizer), if may_ask => match end {
                     PumpEnd::Event => self.judge(up, down, account),
                     PumpEnd::Closed | PumpEnd::Ended if self.meter.is_busy() => {
-                        self.caller_gone(up, down, (leave, account), end).await;
+                        self.caller_gone(up, down, (reauthorizer, account), end).await;
                         return RelayStep::Caller(end);
                     }
                     end => return RelayStep::Caller(end),
                 },
-                end = down.run(leave), if may_answer => match end {
+                end = down.run(reauthorizer), if may_answer => match end {
                     PumpEnd::Event => self.heard(up, down, account),
                     end => return RelayStep::Provider(end),
                 },
@@ -239,7 +239,7 @@ impl Turns {
         &mut self,
         up: &mut Pump<'_, A, B>,
         down: &mut Pump<'_, C, D>,
-        (leave, account): (&Leave, &mut Account),
+        (reauthorizer, account): (&Reauthorizer, &mut Account),
         end: PumpEnd,
     ) where
         A: AsyncRead + Unpin,
@@ -258,7 +258,7 @@ impl Turns {
             down.mute();
         }
         self.ends.get_or_insert_with(|| RefusedTurn::now(Reason::Withdrawn));
-        let _ = timeout(LAST_TURNS, self.settle(up, down, (leave, account))).await;
+        let _ = timeout(LAST_TURNS, self.settle(up, down, (reauthorizer, account))).await;
         up.put_close(close);
     }
 
@@ -267,7 +267,7 @@ impl Turns {
         &mut self,
         up: &mut Pump<'_, A, B>,
         down: &mut Pump<'_, C, D>,
-        (leave, account): (&Leave, &mut Account),
+        (reauthorizer, account): (&Reauthorizer, &mut Account),
     ) where
         A: AsyncRead + Unpin,
         B: AsyncWrite + Unpin,
@@ -275,7 +275,7 @@ impl Turns {
         D: AsyncWrite + Unpin,
     {
         while self.meter.is_busy() {
-            match down.run(leave).await {
+            match down.run(reauthorizer).await {
                 PumpEnd::Event => self.heard(up, down, account),
                 _ => return,
             }

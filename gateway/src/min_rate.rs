@@ -10,7 +10,7 @@ use tokio::time::{Instant, Sleep};
 
 /// What is asked of a caller.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct LeastRate {
+pub(crate) struct MinRate {
     /// Bytes a second, at least 1.
     pub(crate) bytes: u64,
     /// How long it may be behind that.
@@ -19,7 +19,7 @@ pub(crate) struct LeastRate {
     pub(crate) lifetime: Duration,
 }
 
-impl LeastRate {
+impl MinRate {
     /// How long these bytes may take.
     pub(crate) fn time_for(&self, bytes: usize) -> Duration {
         let nanos = (bytes as u64).saturating_mul(1_000_000_000) / self.bytes.max(1);
@@ -30,16 +30,16 @@ impl LeastRate {
 /// Whether the bytes of one caller come fast enough. Time that is waited uses its credit up, bytes give it back, up to the patience: what
 /// came fast buys no silence later.
 #[derive(Debug)]
-pub(crate) struct Pace {
-    least: LeastRate,
+pub(crate) struct MinRateClock {
+    least: MinRate,
     credit: Duration,
     since: Option<Instant>,
     until: Instant,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
-impl Pace {
-    pub(crate) fn new(least: LeastRate) -> Self {
+impl MinRateClock {
+    pub(crate) fn new(least: MinRate) -> Self {
         let until = Instant::now() + least.lifetime;
         Self { least, credit: least.patience, since: None, until, timer: None }
     }
@@ -79,10 +79,10 @@ mod tests {
 
     use super::*;
 
-    const LEAST: LeastRate =
-        LeastRate { bytes: 1_000, patience: Duration::from_secs(30), lifetime: Duration::from_secs(600) };
+    const LEAST: MinRate =
+        MinRate { bytes: 1_000, patience: Duration::from_secs(30), lifetime: Duration::from_secs(600) };
 
-    async fn late(pace: &mut Pace) -> Duration {
+    async fn late(pace: &mut MinRateClock) -> Duration {
         let begun = Instant::now();
         poll_fn(|cx| pace.poll_late(cx)).await;
         begun.elapsed()
@@ -90,21 +90,21 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_came_fast_buys_no_silence() {
-        let mut pace = Pace::new(LEAST);
+        let mut pace = MinRateClock::new(LEAST);
         pace.came(8 << 20);
         assert_eq!(late(&mut pace).await.as_secs(), 30);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_trickle_is_late_and_the_least_rate_is_not() {
-        let mut trickle = Pace::new(LEAST);
+        let mut trickle = MinRateClock::new(LEAST);
         let mut seconds = 0;
         while tokio::time::timeout(Duration::from_secs(1), late(&mut trickle)).await.is_err() {
             trickle.came(1);
             seconds += 1;
         }
         assert!((29..=31).contains(&seconds), "{seconds}");
-        let mut steady = Pace::new(LEAST);
+        let mut steady = MinRateClock::new(LEAST);
         for _ in 0..300 {
             assert!(tokio::time::timeout(Duration::from_secs(1), late(&mut steady)).await.is_err());
             steady.came(1_000);
@@ -113,10 +113,10 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn time_that_nobody_waits_for_the_caller_does_not_count_and_all_has_an_end() {
-        let mut pace = Pace::new(LEAST);
+        let mut pace = MinRateClock::new(LEAST);
         tokio::time::advance(Duration::from_secs(500)).await;
         assert_eq!(late(&mut pace).await.as_secs(), 30);
-        let mut pace = Pace::new(LEAST);
+        let mut pace = MinRateClock::new(LEAST);
         let begun = Instant::now();
         while tokio::time::timeout(Duration::from_secs(1), late(&mut pace)).await.is_err() {
             pace.came(100_000);

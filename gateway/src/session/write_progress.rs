@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::pace::LeastRate;
+use crate::min_rate::MinRate;
 
 /// Milliseconds that a caller may leave an answer untouched.
 const STILL: i64 = 120_000;
@@ -22,12 +22,12 @@ pub(crate) struct WriteProgress {
     handed: AtomicI64,
     /// How much longer its caller may be slow.
     credit: AtomicI64,
-    least: Option<LeastRate>,
+    least: Option<MinRate>,
     begun: i64,
 }
 
 impl WriteProgress {
-    pub(crate) fn new(least: Option<LeastRate>) -> Self {
+    pub(crate) fn new(least: Option<MinRate>) -> Self {
         let credit = least.map_or(STILL, |least| millis(least.patience));
         Self {
             handed: AtomicI64::new(WAITS_FOR_US),
@@ -124,8 +124,8 @@ mod tests {
         assert!(!writes.any_still(later));
     }
 
-    const LEAST: LeastRate =
-        LeastRate { bytes: 1_000, patience: Duration::from_secs(30), lifetime: Duration::from_secs(3_600) };
+    const LEAST: MinRate =
+        MinRate { bytes: 1_000, patience: Duration::from_secs(30), lifetime: Duration::from_secs(3_600) };
 
     #[test]
     fn a_caller_that_sips_what_others_share_is_cut() {

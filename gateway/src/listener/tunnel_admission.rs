@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use tollgate_policy::denial::{Denial, Reason};
 use tollgate_policy::target::TunnelEnd;
 
-use super::prefixed::Prefixed;
+use super::rewind::Rewind;
 use crate::caller_usage::UsagePermit;
 use crate::core::Core;
 use crate::identity::CallerContext;
@@ -38,7 +38,7 @@ pub(super) enum Begun {
 }
 
 /// Reads on until it is known what comes: to the end of its preface where it may be HTTP/2. `None`: it did not begin in time, or failed.
-pub(super) async fn begun<S: AsyncRead + Unpin>(stream: &mut Prefixed<S>) -> Option<Begun> {
+pub(super) async fn begun<S: AsyncRead + Unpin>(stream: &mut Rewind<S>) -> Option<Begun> {
     let bytes = timeout(FIRST_BYTES, first_bytes(stream)).await.ok()?.ok()?;
     let begun = match bytes.first() {
         Some(&TLS_HANDSHAKE) => Begun::Tls,

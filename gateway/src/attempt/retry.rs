@@ -17,7 +17,7 @@ use crate::upstream::{Answer, EndpointFailure};
 static GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
 /// Of one call.
-pub(super) struct Resends<'a> {
+pub(super) struct RetryCount<'a> {
     core: &'a Core,
     destination: &'a Destination,
     count: u32,
@@ -27,7 +27,7 @@ pub(super) struct Resends<'a> {
     pub(super) except: Option<SocketAddr>,
 }
 
-impl<'a> Resends<'a> {
+impl<'a> RetryCount<'a> {
     pub(super) fn new(core: &'a Core, permit: &'a Permit) -> Self {
         Self { core, destination: permit.destination(), count: 0, died: false, except: None }
     }

@@ -16,8 +16,8 @@ use tokio_postgres::Client;
 
 use super::commit::{Remembered, StretchOrigin, commit, whole};
 use super::schema::{self, Month};
+use super::segment_part::{Place, SegmentPart};
 use super::session::{DatabaseSession, PostgresServer, failed};
-use super::stretch::{Place, Stretch};
 use crate::ledger::segment::{self, Known};
 use crate::ledger::{LedgerError, chain, replica};
 
@@ -33,7 +33,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// How one replica's journal does on its way into the database.
 #[derive(Debug, Default)]
-pub struct SharedProgress {
+pub struct PostgresProgress {
     fails: AtomicBool,
     /// Bytes of the journal that the database has not.
     waiting: AtomicU64,
@@ -41,7 +41,7 @@ pub struct SharedProgress {
     taken: Mutex<Known>,
 }
 
-impl SharedProgress {
+impl PostgresProgress {
     /// Whether the database takes in what there is.
     pub fn works(&self) -> bool {
         !self.fails.load(Ordering::Relaxed)
@@ -113,7 +113,11 @@ impl ReplicaWriter {
     }
 
     /// Takes in what stands in the journal up to `until`, and tells the database that this replica is there. How many records were new.
-    pub(super) fn take_in(&mut self, until: &Known, progress: &SharedProgress) -> Result<usize, LedgerError> {
+    pub(super) fn take_in(
+        &mut self,
+        until: &Known,
+        progress: &PostgresProgress,
+    ) -> Result<usize, LedgerError> {
         self.tidy();
         let mut new = 0;
         let mut names: Vec<_> = until.keys().collect();
@@ -146,7 +150,7 @@ impl ReplicaWriter {
         if segment::written(&self.data_dir, segment)?.is_none() {
             return Ok(None);
         }
-        let Some(stretch) = Stretch::read(&self.data_dir, segment, from, until)? else { return Ok(None) };
+        let Some(stretch) = SegmentPart::read(&self.data_dir, segment, from, until)? else { return Ok(None) };
         let replica = self.replica;
         let origin = StretchOrigin { data_dir: &self.data_dir, replica, segment, from };
         let remembered = &mut self.remembered;
@@ -229,17 +233,17 @@ fn waiting(taken: &Known, until: &Known) -> u64 {
 
 /// The thread, until it is stopped.
 #[derive(Debug)]
-pub struct SharedKeeper {
+pub struct PostgresIngest {
     stop: Sender<()>,
     ended: Receiver<()>,
 }
 
-impl SharedKeeper {
+impl PostgresIngest {
     /// Begins to take in the journal of `data_dir`, whose replica has this name. `known` says how far it may be read: what the replica's own store has.
     pub fn start(
         server: PostgresServer,
         data_dir: PathBuf,
-        (name, progress): (String, Arc<SharedProgress>),
+        (name, progress): (String, Arc<PostgresProgress>),
         known: impl Fn() -> Known + Send + 'static,
     ) -> io::Result<Self> {
         let (stop, stopped) = mpsc::channel();
@@ -270,7 +274,7 @@ struct IngestLoop {
     server: PostgresServer,
     data_dir: PathBuf,
     name: String,
-    progress: Arc<SharedProgress>,
+    progress: Arc<PostgresProgress>,
     writer: Option<ReplicaWriter>,
     pause: Duration,
 }
@@ -347,7 +351,7 @@ pub(crate) fn replay(
     }
     let mut writer = ReplicaWriter::open(server, data_dir, &replica::name(name), false)?;
     writer.forget_places(known)?;
-    let progress = SharedProgress::default();
+    let progress = PostgresProgress::default();
     let new = writer.take_in(known, &progress)?;
     writer.tell(progress.waiting(), true)?;
     Ok(new)

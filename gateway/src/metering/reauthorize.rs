@@ -63,7 +63,7 @@ pub(crate) struct TimeBounds {
 
 /// What permits it.
 #[derive(Debug)]
-pub(crate) struct Leave {
+pub(crate) struct Reauthorizer {
     core: Arc<Core>,
     session: Arc<Session>,
     call: Arc<PermittedCall>,
@@ -71,7 +71,7 @@ pub(crate) struct Leave {
     generation: AtomicU64,
 }
 
-impl Leave {
+impl Reauthorizer {
     pub(crate) const fn new(
         core: Arc<Core>,
         session: Arc<Session>,
@@ -131,17 +131,17 @@ impl Leave {
 }
 
 impl LastingProof {
-    fn ended(&self, leave: &Leave) -> Option<Reason> {
+    fn ended(&self, reauthorizer: &Reauthorizer) -> Option<Reason> {
         match self {
-            Self::AtOnce(context) => leave.ended(context),
-            Self::WithGrace(_) => leave.unproven(),
+            Self::AtOnce(context) => reauthorizer.ended(context),
+            Self::WithGrace(_) => reauthorizer.unproven(),
         }
     }
 
     /// Ready once the token of the call has had its grace.
-    async fn outlasted(&mut self, leave: &Leave) -> Reason {
+    async fn outlasted(&mut self, reauthorizer: &Reauthorizer) -> Reason {
         let Self::WithGrace(token) = self else { return pending().await };
-        let issuers = leave.core.shared.trust.tokens();
+        let issuers = reauthorizer.core.shared.trust.tokens();
         let denial = poll_fn(|cx| match token {
             Some(proof) => proof.poll(issuers, cx),
             None => Poll::Pending,
@@ -168,23 +168,23 @@ impl RelayWatch {
     }
 
     /// Ready once it may not go on.
-    pub(crate) async fn over(&mut self, leave: &Leave, traffic: &Traffic) -> Over {
+    pub(crate) async fn over(&mut self, reauthorizer: &Reauthorizer, traffic: &Traffic) -> Over {
         let mut tick = tokio::time::interval(LOOK_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut before, mut moved) = (traffic.all(), Instant::now());
         loop {
             tokio::select! {
-                reason = self.proof.outlasted(leave) => return Over::Unproven(reason),
+                reason = self.proof.outlasted(reauthorizer) => return Over::Unproven(reason),
                 () = self.drained.reached(Phase::Cutting) => return Over::Draining,
-                () = aborted(&leave.session) => return leave.cut(),
+                () = aborted(&reauthorizer.session) => return reauthorizer.cut(),
                 now = tick.tick() => {
                     if traffic.all() != before {
                         (before, moved) = (traffic.all(), now);
                     }
-                    if leave.is_withdrawn() {
+                    if reauthorizer.is_withdrawn() {
                         return Over::Withdrawn;
                     }
-                    if let Some(reason) = self.proof.ended(leave) {
+                    if let Some(reason) = self.proof.ended(reauthorizer) {
                         return Over::Unproven(reason);
                     }
                     if now.duration_since(moved) >= self.idle {

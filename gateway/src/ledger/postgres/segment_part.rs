@@ -29,14 +29,14 @@ pub(super) struct StoredRecord {
 
 /// Whole batches of a segment.
 #[derive(Debug, Default)]
-pub(super) struct Stretch {
+pub(super) struct SegmentPart {
     pub(super) records: Vec<StoredRecord>,
     pub(super) rollup: Rollup,
     /// Where it ends.
     pub(super) end: Place,
 }
 
-impl Stretch {
+impl SegmentPart {
     /// What stands in a segment behind `from`, and at most up to `until`; `None` where nothing whole does.
     pub(super) fn read(
         data_dir: &Path,

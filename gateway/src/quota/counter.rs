@@ -18,9 +18,9 @@ const SWEEP: usize = 1024;
 
 /// One count, shared by the cores.
 #[derive(Debug)]
-pub(super) struct Cell {
+pub(super) struct KeyedCounter {
     pub(super) key: Arc<str>,
-    pub(super) state: CellState,
+    pub(super) state: CounterState,
     /// Who holds how much of it; absent where that is one caller, or nothing is held.
     pub(super) shares: Option<Shares>,
     /// What this replica may take of it; absent where it counts for itself alone.
@@ -28,7 +28,7 @@ pub(super) struct Cell {
 }
 
 #[derive(Debug)]
-pub(super) enum CellState {
+pub(super) enum CounterState {
     Counted(Mutex<Counter>),
     /// Calls under way.
     Concurrent(AtomicU64),
@@ -38,31 +38,31 @@ pub(super) enum CellState {
 /// The cells of one limit.
 #[derive(Debug)]
 pub(super) enum LimitCounts {
-    Shared(Arc<Cell>),
+    Shared(Arc<KeyedCounter>),
     ByKey(RwLock<Keyed>),
 }
 
 #[derive(Debug)]
 pub(super) struct Keyed {
-    cells: Map<Arc<str>, Arc<Cell>>,
+    cells: Map<Arc<str>, Arc<KeyedCounter>>,
     replicas: Option<Arc<Replicas>>,
     /// How many cells there may be before idle ones are dropped: twice what the last time left.
     sweep_at: usize,
 }
 
-impl Cell {
+impl KeyedCounter {
     fn new(key: Arc<str>, limit: &Limit, replicas: Option<&Arc<Replicas>>) -> Arc<Self> {
         let state = match &limit.kind {
-            LimitKind::Counted(_) => CellState::Counted(Mutex::new(Counter::new())),
-            LimitKind::Concurrent => CellState::Concurrent(AtomicU64::new(0)),
+            LimitKind::Counted(_) => CounterState::Counted(Mutex::new(Counter::new())),
+            LimitKind::Concurrent => CounterState::Concurrent(AtomicU64::new(0)),
             LimitKind::Gcra { per, burst } => {
-                CellState::Rate(Rate::new(limit.amount, *per, *burst, replicas))
+                CounterState::Rate(Rate::new(limit.amount, *per, *burst, replicas))
             }
         };
-        let shared = limit.key != LimitKey::Caller && !matches!(state, CellState::Rate(_));
+        let shared = limit.key != LimitKey::Caller && !matches!(state, CounterState::Rate(_));
         let lease = match state {
-            CellState::Counted(_) => replicas.map(|replicas| SliceLease::new(&limit.id, &key, replicas)),
-            CellState::Concurrent(_) | CellState::Rate(_) => None,
+            CounterState::Counted(_) => replicas.map(|replicas| SliceLease::new(&limit.id, &key, replicas)),
+            CounterState::Concurrent(_) | CounterState::Rate(_) => None,
         };
         Arc::new(Self { key, state, shares: shared.then(Shares::default), lease })
     }
@@ -92,10 +92,10 @@ impl Cell {
     /// `None` for a rate, which cannot be asked.
     pub(super) fn usage(&self, limit: &Limit, now: Timestamp) -> Option<Usage> {
         match (&self.state, &limit.kind) {
-            (CellState::Counted(counter), LimitKind::Counted(window)) => {
+            (CounterState::Counted(counter), LimitKind::Counted(window)) => {
                 Some(lock(counter).usage(window, now))
             }
-            (CellState::Concurrent(calls), _) => {
+            (CounterState::Concurrent(calls), _) => {
                 Some(Usage { spent: 0, held: calls.load(Ordering::Relaxed) })
             }
             _ => None,
@@ -104,13 +104,13 @@ impl Cell {
 
     /// Gives back what was taken of a counted window.
     pub(super) fn release(&self, slot: WindowSlot, amount: u64) {
-        if let CellState::Counted(counter) = &self.state {
+        if let CounterState::Counted(counter) = &self.state {
             lock(counter).release(slot, amount);
         }
     }
 
     pub(super) fn restore(&self, window: &Window, opened: Timestamp, amount: u64) {
-        if let CellState::Counted(counter) = &self.state {
+        if let CounterState::Counted(counter) = &self.state {
             lock(counter).restore(window, opened, amount);
         }
     }
@@ -118,7 +118,7 @@ impl Cell {
     /// Whether forgetting it changes nothing. The caller keeps others from reaching the cell meanwhile.
     fn idle(self: &Arc<Self>, limit: &Limit, now: Timestamp) -> bool {
         let empty = match &self.state {
-            CellState::Rate(rate) => rate.is_full(now),
+            CounterState::Rate(rate) => rate.is_full(now),
             _ => self.usage(limit, now) == Some(Usage::default()),
         };
         empty && Arc::strong_count(self) == 1
@@ -128,7 +128,7 @@ impl Cell {
 impl LimitCounts {
     pub(super) fn new(limit: &Limit, replicas: Option<&Arc<Replicas>>) -> Self {
         match limit.key {
-            LimitKey::Shared => Self::Shared(Cell::new(Arc::from(""), limit, replicas)),
+            LimitKey::Shared => Self::Shared(KeyedCounter::new(Arc::from(""), limit, replicas)),
             LimitKey::Namespace | LimitKey::Caller => {
                 let replicas = replicas.cloned();
                 Self::ByKey(RwLock::new(Keyed { cells: Map::default(), replicas, sweep_at: SWEEP }))
@@ -136,7 +136,7 @@ impl LimitCounts {
         }
     }
 
-    pub(super) fn cell(&self, key: &str, limit: &Limit, now: Timestamp) -> Arc<Cell> {
+    pub(super) fn cell(&self, key: &str, limit: &Limit, now: Timestamp) -> Arc<KeyedCounter> {
         let keyed = match self {
             Self::Shared(cell) => return Arc::clone(cell),
             Self::ByKey(keyed) => keyed,
@@ -151,12 +151,13 @@ impl LimitCounts {
         }
         let key: Arc<str> = Arc::from(key);
         let Keyed { cells, replicas, .. } = &mut *keyed;
-        let cell = cells.entry(Arc::clone(&key)).or_insert_with(|| Cell::new(key, limit, replicas.as_ref()));
+        let cell =
+            cells.entry(Arc::clone(&key)).or_insert_with(|| KeyedCounter::new(key, limit, replicas.as_ref()));
         Arc::clone(cell)
     }
 
     /// The cell of this key, if there is one.
-    pub(super) fn find(&self, key: &str) -> Option<Arc<Cell>> {
+    pub(super) fn find(&self, key: &str) -> Option<Arc<KeyedCounter>> {
         match self {
             Self::Shared(cell) => Some(Arc::clone(cell)),
             Self::ByKey(keyed) => {
@@ -175,7 +176,7 @@ impl LimitCounts {
         }
     }
 
-    pub(super) fn cells(&self) -> Vec<Arc<Cell>> {
+    pub(super) fn cells(&self) -> Vec<Arc<KeyedCounter>> {
         match self {
             Self::Shared(cell) => vec![Arc::clone(cell)],
             Self::ByKey(keyed) => {

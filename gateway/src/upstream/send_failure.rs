@@ -13,7 +13,7 @@ use super::error::UpstreamError;
 
 /// No answer came.
 #[derive(Debug)]
-pub(crate) struct Unanswered {
+pub(crate) struct SendFailure {
     /// The body of a request that never left, because its connection was closing.
     pub(crate) returned: Option<OutBody>,
     pub(crate) error: hyper::Error,
@@ -39,7 +39,7 @@ pub(crate) enum SendFate {
     Unknown,
 }
 
-impl Unanswered {
+impl SendFailure {
     pub(crate) fn fate(&self) -> SendFate {
         if self.refused.is_some() {
             return SendFate::Unknown;

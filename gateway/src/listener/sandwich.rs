@@ -10,9 +10,9 @@ use bytes::Bytes;
 use tokio::net::TcpStream;
 use tollgate_policy::caller::SpiffeId;
 
-use super::linger::{Lingering, reset_clear};
-use super::prefixed::Prefixed;
-use super::tunnelled::{Begun, begun, end};
+use super::lingering_close::{Lingering, reset_clear};
+use super::rewind::Rewind;
+use super::tunnel_admission::{Begun, begun, end};
 use super::write_timeout::WriteTimeoutStream;
 use super::{ListenerConfig, http, log_refusal, tcp};
 use crate::caller_usage::UsagePermit;
@@ -21,7 +21,7 @@ use crate::identity::Proofs;
 use crate::session::{Arrival, HeaderDeadline, Road, Session};
 
 /// A workload, as a listed proxy names it.
-pub(super) struct VouchedWorkload {
+pub(super) struct SandwichedWorkload {
     pub(super) source: SocketAddr,
     pub(super) id: SpiffeId,
     /// Where its connection was to lead.
@@ -33,13 +33,13 @@ pub(super) async fn serve(
     core: Arc<Core>,
     listener: ListenerConfig,
     stream: TcpStream,
-    workload: VouchedWorkload,
+    workload: SandwichedWorkload,
 ) {
     let address = workload.source;
     let Some((proofs, place)) = proven(&core, &listener, workload) else { return };
     let deadline = Arc::new(HeaderDeadline::new());
     let stream = WriteTimeoutStream::new(Lingering::new(stream, place.clone()), Arc::clone(&deadline), None);
-    let mut whole = Prefixed::new(Bytes::new(), stream);
+    let mut whole = Rewind::new(Bytes::new(), stream);
     let Some(begun) = begun(&mut whole).await else { return };
     let arrival = Arrival { address, road: Road::Direct, http2: begun == Begun::Http2, deadline };
     let session = Arc::new(Session::of(arrival, proofs, place));
@@ -51,9 +51,9 @@ pub(super) async fn pass_through(
     core: Arc<Core>,
     listener: ListenerConfig,
     stream: TcpStream,
-    workload: VouchedWorkload,
+    workload: SandwichedWorkload,
 ) {
-    let VouchedWorkload { source: address, destination, .. } = workload;
+    let SandwichedWorkload { source: address, destination, .. } = workload;
     let Some((proofs, place)) = proven(&core, &listener, workload) else { return };
     let deadline = Arc::new(HeaderDeadline::new());
     let mut stream = WriteTimeoutStream::new(stream, Arc::clone(&deadline), None);
@@ -68,7 +68,7 @@ pub(super) async fn pass_through(
 fn proven(
     core: &Core,
     listener: &ListenerConfig,
-    workload: VouchedWorkload,
+    workload: SandwichedWorkload,
 ) -> Option<(Arc<Proofs>, Option<Arc<UsagePermit>>)> {
     let (trust, address) = (&core.shared.trust, workload.source);
     match Proofs::vouched(workload.id, trust, &core.shared.usages) {

@@ -13,7 +13,7 @@ use tollgate_policy::limit::slices::{Ask, Granted, ReplicaId, Slice};
 use tollgate_policy::limit::{LimitKind, Usage};
 
 use super::Quota;
-use super::cell::{Cell, CellState, lock};
+use super::counter::{CounterState, KeyedCounter, lock};
 use super::lease::{LeaseTerms, PoolId, Replicas};
 use super::plan::Item;
 use super::slice_store::{AskTurn, Dialable, SliceStore, SliceStoreError, Synced};
@@ -34,7 +34,7 @@ const FIRST_CALLS: u64 = 8;
 const SKEW: u64 = 5_000;
 
 /// The slices of this replica, and the way to the store.
-pub(crate) struct Keeper {
+pub(crate) struct SliceSync {
     quota: Arc<Quota>,
     replicas: Arc<Replicas>,
     store: SliceStore,
@@ -66,14 +66,14 @@ struct KeptSlice {
 /// What one ask was made of.
 struct SentAsk {
     pool: PoolId,
-    cell: Option<Arc<Cell>>,
+    cell: Option<Arc<KeyedCounter>>,
     need: u64,
     used: u64,
     /// Somebody has asked, and it is not only told of in its turn.
     is_asked: bool,
 }
 
-impl Keeper {
+impl SliceSync {
     /// `replica` names the data directory: whoever takes it over has its share.
     pub(crate) fn new(
         (quota, replicas): (Arc<Quota>, Arc<Replicas>),
@@ -190,7 +190,7 @@ impl Keeper {
         };
         let wall = Timestamp::now();
         let (mut usage, mut keep, mut counts_for) = (Usage::default(), 0, 0);
-        if let (CellState::Counted(counter), LimitKind::Counted(window), Some(lease)) =
+        if let (CounterState::Counted(counter), LimitKind::Counted(window), Some(lease)) =
             (&cell.state, &limit.kind, &cell.lease)
         {
             let mut counter = lock(counter);
@@ -293,7 +293,7 @@ impl Keeper {
     }
 }
 
-fn open(cell: Option<&Cell>) {
+fn open(cell: Option<&KeyedCounter>) {
     if let Some(lease) = cell.and_then(|cell| cell.lease.as_ref()) {
         lease.open();
     }
