@@ -1,6 +1,8 @@
 //! Load over mutual TLS: closed loop, or a fixed rate with each latency counted from when its call was due. Prints one JSON
 //! object: completed calls, errors, bytes, chunks, seconds, and percentiles in microseconds.
 
+mod frames;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -33,6 +35,7 @@ struct Job {
     bearer: String,
     h2: bool,
     fresh: bool,
+    websocket: bool,
     end: Instant,
     calls: AtomicU64,
     errors: AtomicU64,
@@ -89,6 +92,7 @@ async fn run(flags: &Flags) {
         bearer: format!("Bearer {}", if flags.has("bearer") { flags.text("bearer") } else { "unused" }),
         h2,
         fresh: flags.has("fresh"),
+        websocket: flags.has("websocket"),
         end: Instant::now() + Duration::from_secs_f64(flags.number("millis", 3000) as f64 / 1000.0),
         calls: AtomicU64::new(0),
         errors: AtomicU64::new(0),
@@ -135,6 +139,12 @@ async fn worker(job: Arc<Job>, streams: u64, rate: f64, phase: f64) -> Vec<u64> 
         }
         return latencies;
     }
+    if job.websocket {
+        return messages(&job, rate, phase).await.unwrap_or_else(|_| {
+            job.errors.fetch_add(1, Ordering::Relaxed);
+            Vec::new()
+        });
+    }
     let mut tasks = Vec::new();
     let Ok(senders) = of_one_connection(&job, streams as usize).await else {
         job.errors.fetch_add(1, Ordering::Relaxed);
@@ -155,12 +165,7 @@ async fn repeat(job: Arc<Job>, mut sender: Sender, rate: f64, phase: f64) -> Vec
     let begun = Instant::now();
     let mut number = phase;
     while Instant::now() < job.end {
-        let mut due = Instant::now();
-        if rate > 0.0 {
-            due = begun + Duration::from_secs_f64(number / rate);
-            number += 1.0;
-            tokio::time::sleep_until(due.into()).await;
-        }
+        let due = turn(begun, rate, &mut number).await;
         let called = call(&job, &mut sender).await;
         if called.is_err() {
             match open(&job).await {
@@ -171,6 +176,46 @@ async fn repeat(job: Arc<Job>, mut sender: Sender, rate: f64, phase: f64) -> Vec
         note(&job, &called, due, &mut latencies);
     }
     latencies
+}
+
+/// When the next call is due: at once, or by the rate.
+async fn turn(begun: Instant, rate: f64, number: &mut f64) -> Instant {
+    if rate <= 0.0 {
+        return Instant::now();
+    }
+    let due = begun + Duration::from_secs_f64(*number / rate);
+    *number += 1.0;
+    tokio::time::sleep_until(due.into()).await;
+    due
+}
+
+/// Messages of one WebSocket, each of which comes back. A message counts as a call.
+async fn messages(job: &Job, rate: f64, phase: f64) -> Result<Vec<u64>, Failure> {
+    let (mut sender, connection) = http1::handshake(TokioIo::new(secured(job).await?)).await?;
+    tokio::spawn(connection.with_upgrades());
+    let request = Request::get(&job.path)
+        .header(header::HOST, &job.authority)
+        .header(header::CONNECTION, "upgrade")
+        .header(header::UPGRADE, "websocket")
+        .header(header::SEC_WEBSOCKET_VERSION, "13")
+        .header(header::SEC_WEBSOCKET_KEY, "dGhlIHNhbXBsZSBub25jZQ==");
+    let answer = sender.send_request(request.body(Full::<Bytes>::default())?).await?;
+    if answer.status() != 101 {
+        return Err(format!("no WebSocket: {}", answer.status()).into());
+    }
+    let mut stream = TokioIo::new(hyper::upgrade::on(answer).await?);
+    let message = [b'x'; 100];
+    let (begun, mut number, mut latencies) = (Instant::now(), phase, Vec::new());
+    while Instant::now() < job.end {
+        let due = turn(begun, rate, &mut number).await;
+        frames::write(&mut stream, frames::TEXT, &message, Some([1, 2, 3, 4])).await?;
+        let (opcode, echo) = frames::read(&mut stream).await?;
+        if (opcode, echo.as_slice()) != (frames::TEXT, &message[..]) {
+            return Err("another message came back".into());
+        }
+        note(job, &Ok(()), due, &mut latencies);
+    }
+    Ok(latencies)
 }
 
 fn note(job: &Job, called: &Result<(), Failure>, due: Instant, latencies: &mut Vec<u64>) {

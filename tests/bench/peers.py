@@ -33,9 +33,14 @@ class Peer:
 
 
 def doors(upstream, host, key, ports):
-    """Both kinds. In a tunnel that is passed through the caller shows its own key, in TLS of its own."""
+    """One for HTTP with upgrades, and both kinds of tunnels. In a tunnel that is passed through the caller shows its own key, in TLS of its own."""
     passed = {"connect": f"{PASSED}:{upstream}", "inside": host, "bearer": key}
-    return {"hbone": Door(ports[0], {"hbone": f"{host}:{upstream}"}), "connect": Door(ports[1], passed)}
+    mesh, hbone, proxy = ports
+    return {
+        "websocket": Door(mesh, {"websocket": 1}),
+        "hbone": Door(hbone, {"hbone": f"{host}:{upstream}"}),
+        "connect": Door(proxy, passed),
+    }
 
 
 # Keys of a pool; all of them hold what the provider takes.
@@ -52,12 +57,12 @@ def tollgate(bench, work, upstream, host, key, port, wait_for, program, name="to
     pool = ", ".join(f"{{alias: {path}, store: files, path: {path}}}" for path in keys)
     source = f"[{pool}]" if len(keys) > 1 else f"{{store: files, path: {keys[0]}}}"
     pki = bench.pki
-    ports = bench.free_port(), bench.free_port()
+    ports = port, bench.free_port(), bench.free_port()
     (home / "tollgate.yaml").write_text(f"""
 listeners:
   - {{name: mesh, address: "127.0.0.1:{port}", protocols: [h2, http/1.1]}}
-  - {{name: tunnels, kind: hbone, address: "127.0.0.1:{ports[0]}"}}
-  - {{name: proxy, kind: forward, address: "127.0.0.1:{ports[1]}"}}
+  - {{name: tunnels, kind: hbone, address: "127.0.0.1:{ports[1]}"}}
+  - {{name: proxy, kind: forward, address: "127.0.0.1:{ports[2]}"}}
 names: [localhost]
 identity:
   certificate: {{certFile: {pki}/gateway.crt, keyFile: {pki}/gateway.key}}
@@ -118,6 +123,15 @@ spec:
   destination: openai
   credential: openai-prod
   allow: {{methods: [POST], paths: [/big, /big/json, /big/base64, /big/escapes, /big/percent, /upload]}}
+---
+apiVersion: tollgate.dev/v1alpha1
+kind: Grant
+metadata: {{name: checkout-messages}}
+spec:
+  callers: [{{spiffe: "spiffe://prod.acme/ns/checkout/sa/*"}}]
+  destination: openai
+  credential: openai-prod
+  allow: {{methods: [GET], paths: [/ws], upgrades: [websocket]}}
 """)
     child = bench.start(name, [program, "serve", "--config", "tollgate.yaml"], core=0, cwd=home)
     wait_for(port, child, name)
@@ -143,7 +157,7 @@ def envoy(bench, work, upstream, host, key, port, wait_for, folder):
     command = [binary, "-c", config, "--concurrency", "1", "--disable-hot-restart", "-l", "warn"]
     child = bench.start("envoy", command, core=0)
     wait_for(port, child, "envoy")
-    return Peer("envoy", port, child.pid, f"{host}:{upstream}", doors=doors(upstream, host, key, ports[1:]))
+    return Peer("envoy", port, child.pid, f"{host}:{upstream}", doors=doors(upstream, host, key, ports))
 
 
 def envoy_config(pki, work, upstream, host, key, ports):
@@ -178,6 +192,7 @@ def envoy_config(pki, work, upstream, host, key, ports):
         "@type": MANAGER,
         "stat_prefix": "mesh",
         "codec_type": "AUTO",
+        "upgrade_configs": [{"upgrade_type": "websocket"}],
         "http_filters": [limit(), injector(), router()],
         "route_config": {"virtual_hosts": [{
             "name": "all", "domains": ["*"],

@@ -1,6 +1,8 @@
 //! The provider of the benchmark: TLS, HTTP/1.1 and HTTP/2, 401 unless the key arrived. With `--pki FOLDER` it only makes
 //! the certificates of a run.
 
+mod frames;
+
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -90,20 +92,24 @@ async fn serve(flags: &Flags) {
                 let server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
                 let _ = server.serve_connection(io, service).await;
             } else {
-                let _ = hyper::server::conn::http1::Builder::new().serve_connection(io, service).await;
+                let server = hyper::server::conn::http1::Builder::new();
+                let _ = server.serve_connection(io, service).with_upgrades().await;
             }
         });
     }
 }
 
 impl Provider {
-    async fn answer(&self, request: Request<Incoming>) -> Answer {
+    async fn answer(&self, mut request: Request<Incoming>) -> Answer {
         let known = request
             .headers()
             .get(header::AUTHORIZATION)
             .is_some_and(|key| key.as_bytes() == self.bearer.as_bytes());
         if !known {
             return whole(StatusCode::UNAUTHORIZED, "text/plain", Bytes::from_static(b"no"));
+        }
+        if request.headers().contains_key(header::UPGRADE) {
+            return websocket(&mut request);
         }
         let path = request.uri().path().to_owned();
         let mut body = request.into_body();
@@ -123,6 +129,28 @@ impl Provider {
             _ => whole(StatusCode::OK, "application/json", self.completion.clone()),
         }
     }
+}
+
+/// Sends every message back.
+fn websocket(request: &mut Request<Incoming>) -> Answer {
+    let accept =
+        request.headers().get(header::SEC_WEBSOCKET_KEY).map(|key| wire::websocket_accept(key.as_bytes()));
+    let upgrade = hyper::upgrade::on(request);
+    tokio::spawn(async move {
+        let Ok(upgraded) = upgrade.await else { return };
+        let mut stream = TokioIo::new(upgraded);
+        while let Ok((frames::TEXT, message)) = frames::read(&mut stream).await {
+            if frames::write(&mut stream, frames::TEXT, &message, None).await.is_err() {
+                return;
+            }
+        }
+    });
+    let response = Response::builder()
+        .status(StatusCode::SWITCHING_PROTOCOLS)
+        .header(header::CONNECTION, "upgrade")
+        .header(header::UPGRADE, "websocket")
+        .header(header::SEC_WEBSOCKET_ACCEPT, accept.unwrap_or_default());
+    response.body(Either::Left(Full::default())).expect("an answer")
 }
 
 fn repeated(unit: &[u8]) -> Bytes {

@@ -2,6 +2,7 @@
 
 use std::num::NonZero;
 use std::sync::{Arc, LazyLock};
+use std::thread;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -9,8 +10,7 @@ use http::HeaderMap;
 use http_body::Body;
 use http_body_util::BodyExt;
 use jiff::Timestamp;
-use tokio::sync::Semaphore;
-use tokio::task::spawn_blocking;
+use tokio::sync::{Semaphore, oneshot};
 use tollgate_policy::decision::{Actions, Admission, CallerGrants, Facts, Permit, Priced};
 use tollgate_policy::denial::{Denial, Reason};
 use tollgate_policy::dialect::Endpoint;
@@ -36,11 +36,13 @@ use crate::upstream::OutBody;
 /// Before a body of more bytes is read it is looked whether the caller has anything left.
 const WORTH_A_LOOK: u64 = 64 << 10;
 
-/// A body of more bytes is parsed on a thread of its own: a core has others to serve meanwhile.
+/// A body of more bytes is parsed on a thread of its own, which the cores go before: they have others to serve meanwhile.
 const LARGE: usize = 256 * 1024;
+/// How much that thread stands back, as `nice` counts.
+const NICE: i32 = 15;
 /// So many of them are parsed at once, of one caller one: what is left of the machine serves the others.
 static LARGE_AT_ONCE: LazyLock<Semaphore> = LazyLock::new(|| {
-    let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let threads = thread::available_parallelism().map_or(1, NonZero::get);
     Semaphore::new((threads / 2).max(1))
 });
 
@@ -134,16 +136,23 @@ async fn read_facts(
     if body.len() <= LARGE {
         return facts::read(endpoint, headers, body);
     }
-    let failed = |_| Denial::new(Reason::Internal, "the request body could not be read");
     let own = usage.reading_turn().await;
-    let turn = LARGE_AT_ONCE.acquire().await.map_err(|_| failed(()))?;
+    let turn = LARGE_AT_ONCE.acquire().await.map_err(|_| unread())?;
     let (endpoint, headers, body) = (Arc::clone(endpoint), headers.clone(), body.clone());
-    let read = spawn_blocking(move || {
+    let (done, read) = oneshot::channel();
+    let parse = move || {
         // It is not over when nobody waits for it any more.
         let _turns = (own, turn);
-        facts::read(&endpoint, &headers, &body)
-    });
-    read.await.map_err(|_| failed(()))?
+        // Where the system refuses, it is parsed as fast as all else.
+        let _ = rustix::process::setpriority_process(None, NICE);
+        let _ = done.send(facts::read(&endpoint, &headers, &body));
+    };
+    thread::Builder::new().name("large-body".to_owned()).spawn(parse).map_err(|_| unread())?;
+    read.await.map_err(|_| unread())?
+}
+
+fn unread() -> Denial {
+    Denial::new(Reason::Internal, "the request body could not be read")
 }
 
 /// How much of a body is read, and what becomes of more.
