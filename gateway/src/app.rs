@@ -2,9 +2,9 @@
 
 mod cores;
 mod environment;
+mod ledger_database;
 mod own_files;
 mod reload;
-mod share;
 mod shared_limits;
 mod signals;
 
@@ -167,7 +167,7 @@ impl App {
             shared,
             cores,
             keeper: LedgerThread::start(Arc::clone(&ledger), keep_of(&settings))?,
-            sharer: share::share(&settings, &ledger, dialable(rules))?,
+            sharer: ledger_database::follow(&settings, &ledger, dialable(rules))?,
             auditor,
             _lock: lock,
             settings,

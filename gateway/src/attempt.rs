@@ -1,7 +1,7 @@
 //! Secret, peer, injection, send: one attempt, and the few cases in which there is another.
 //!
 //! **Invariant:** another attempt is made only while no byte of an answer was released and the body can be sent again: with another key of
-//! the pool where the provider refused one, once where there is a newer version of a secret that it rejected, and else as [`resend`] says.
+//! the pool where the provider refused one, once where there is a newer version of a secret that it rejected, and else as [`retry`] says.
 
 mod client_certificate;
 mod retry;
@@ -117,12 +117,12 @@ impl Dispatch<'_> {
         let mut certificate =
             certificate(core, self.snapshot, self.call.permit.destination(), account).await?;
         let mut renewed = false;
-        let mut resends = RetryCount::new(core, &self.call.permit);
+        let mut retries = RetryCount::new(core, &self.call.permit);
         // Then attempts, until one has an answer or there is no reason for another.
         loop {
             self.faults.at(Stage::Connect);
             let shown = certificate.as_ref().map(|(credential, secret)| ClientCert { credential, secret });
-            let (fresh, except) = (resends.need_fresh(), resends.except);
+            let (fresh, except) = (retries.need_fresh(), retries.except);
             let options = AttemptOptions { key: key.as_ref(), certificate: shown, fresh, except };
             let mut answer = match self.try_once(template, options, account).await {
                 Ok(answer) => answer,
@@ -137,20 +137,20 @@ impl Dispatch<'_> {
                     *secret = newer;
                     continue;
                 }
-                Err(Unsent::Again(_)) if resends.take() => continue,
-                Err(Unsent::Died(_)) if resends.take_after_death(template, account) => continue,
+                Err(Unsent::Again(_)) if retries.take() => continue,
+                Err(Unsent::Died(_)) if retries.take_after_death(template, account) => continue,
                 Err(Unsent::Again(denial) | Unsent::Died(denial) | Unsent::Failed(denial)) => {
                     return Err(denial);
                 }
             };
-            resends.note(&answer);
+            retries.note(&answer);
             // An answer is there: it is the caller's, unless it refuses the key and another may be tried.
             let verdict = match &key {
                 Some(chosen) => selector.judge(chosen, &mut answer).await.map(|verdict| (chosen, verdict)),
                 None => None,
             };
             let Some((chosen, verdict)) = verdict else {
-                if resends.take_after(&answer, template, account) {
+                if retries.take_after(&answer, template, account) {
                     answer.discard();
                     continue;
                 }

@@ -79,22 +79,22 @@ pub(crate) struct Leftover(oneshot::Receiver<Incoming>);
 /// HTTP/2 clients write a body to its end before they look at the answer (Python's `httpcore`), or take a stream that was ended
 /// while they wrote for a broken one (Node's `undici`): RFC 9113, section 8.1 allows the early end, and they lose the answer by it.
 #[derive(Debug)]
-pub(crate) struct Linger {
+pub(crate) struct BodyDiscard {
     leftover: Leftover,
     /// Among those that the caller may have at once: its call is over.
     _place: UsagePermit,
 }
 
-impl Linger {
+impl BodyDiscard {
     pub(crate) const fn new(leftover: Leftover, place: UsagePermit) -> Self {
         Self { leftover, _place: place }
     }
 
     /// Returns when the body has ended, or has had its time. An answer that is not settled holds what others share, and waits for nothing.
-    pub(crate) async fn over(linger: Option<Self>, is_settled: bool) {
-        if let Some(linger) = linger.filter(|_| is_settled) {
+    pub(crate) async fn over(discard: Option<Self>, is_settled: bool) {
+        if let Some(discard) = discard.filter(|_| is_settled) {
             // Whoever is as slow as that gets its answer all the same.
-            let _ = timeout(DISCARD_MOST, linger.leftover.read()).await;
+            let _ = timeout(DISCARD_MOST, discard.leftover.read()).await;
         }
     }
 }

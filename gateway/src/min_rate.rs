@@ -82,17 +82,17 @@ mod tests {
     const LEAST: MinRate =
         MinRate { bytes: 1_000, patience: Duration::from_secs(30), lifetime: Duration::from_secs(600) };
 
-    async fn late(pace: &mut MinRateClock) -> Duration {
+    async fn late(rate_clock: &mut MinRateClock) -> Duration {
         let begun = Instant::now();
-        poll_fn(|cx| pace.poll_late(cx)).await;
+        poll_fn(|cx| rate_clock.poll_late(cx)).await;
         begun.elapsed()
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_came_fast_buys_no_silence() {
-        let mut pace = MinRateClock::new(LEAST);
-        pace.came(8 << 20);
-        assert_eq!(late(&mut pace).await.as_secs(), 30);
+        let mut rate_clock = MinRateClock::new(LEAST);
+        rate_clock.came(8 << 20);
+        assert_eq!(late(&mut rate_clock).await.as_secs(), 30);
     }
 
     #[tokio::test(start_paused = true)]
@@ -113,13 +113,13 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn time_that_nobody_waits_for_the_caller_does_not_count_and_all_has_an_end() {
-        let mut pace = MinRateClock::new(LEAST);
+        let mut rate_clock = MinRateClock::new(LEAST);
         tokio::time::advance(Duration::from_secs(500)).await;
-        assert_eq!(late(&mut pace).await.as_secs(), 30);
-        let mut pace = MinRateClock::new(LEAST);
+        assert_eq!(late(&mut rate_clock).await.as_secs(), 30);
+        let mut rate_clock = MinRateClock::new(LEAST);
         let begun = Instant::now();
-        while tokio::time::timeout(Duration::from_secs(1), late(&mut pace)).await.is_err() {
-            pace.came(100_000);
+        while tokio::time::timeout(Duration::from_secs(1), late(&mut rate_clock)).await.is_err() {
+            rate_clock.came(100_000);
         }
         assert!((599..=601).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());
     }

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use tollgate_policy::denial::Denial;
 
 use crate::attempt::Dispatch;
-use crate::caller_body::{Leftover, Linger};
+use crate::caller_body::{BodyDiscard, Leftover};
 use crate::core::Core;
 use crate::fault::{self, Stage};
 use crate::identity::RequestHead;
@@ -35,7 +35,7 @@ pub(crate) async fn handle(
     let route =
         fault::caught(pin!(forward(&core, &session, request, &mut leftover, &mut account, &mut format)))
             .await;
-    let linger = account.linger(leftover, &route);
+    let discard = account.discard(leftover, &route);
     let response = match route {
         Ok(answered) => metering::answer(account, answered, core, session, format).await,
         Err(denial) => {
@@ -43,7 +43,7 @@ pub(crate) async fn handle(
             reply::refusal(&denial, id, format, session.body_was_dropped()).map(ReplyBody::Full)
         }
     };
-    Linger::over(linger, response.body().is_settled()).await;
+    BodyDiscard::over(discard, response.body().is_settled()).await;
     response
 }
 

@@ -25,7 +25,7 @@ use super::inspected_body::InspectedBody;
 use super::permitted::PermittedCall;
 use super::recorder::Ending;
 use super::traffic::Traffic;
-use crate::caller_body::{Leftover, Linger};
+use crate::caller_body::{BodyDiscard, Leftover};
 use crate::caller_usage::{CallPlace, CallsFull, UsagePermit};
 use crate::core::Core;
 use crate::identity::CallerContext;
@@ -398,15 +398,15 @@ impl Account {
     }
 
     /// For what an error leaves of a body, while its caller has not too many of these.
-    pub(crate) fn linger(
+    pub(crate) fn discard(
         &self,
         leftover: Option<Leftover>,
         route: &Result<Box<Answered>, Denial>,
-    ) -> Option<Linger> {
+    ) -> Option<BodyDiscard> {
         let leftover = leftover?;
         let is_error = route.as_ref().map_or(true, |answered| answered.head.status.as_u16() >= 400);
         let usage = self.place.as_ref().filter(|_| is_error).map(CallPlace::usage);
-        Some(Linger::new(leftover, usage?.linger()?))
+        Some(BodyDiscard::new(leftover, usage?.linger()?))
     }
 
     /// Closes the account of a call that Tollgate refused or could not complete.

@@ -175,15 +175,15 @@ async fn collect(
     let mut first = Bytes::new();
     let mut all: Option<BytesMut> = None;
     let mut reservation = BufferReservation::of(announced);
-    let mut pace = MinRateClock::new(least);
+    let mut rate_clock = MinRateClock::new(least);
     while !incoming.is_end_stream() {
         let length = all.as_ref().map_or(first.len(), BytesMut::len);
-        let frame = timers.until(pace.due(), incoming.frame()).await.map_err(|_| too_slow())?;
+        let frame = timers.until(rate_clock.due(), incoming.frame()).await.map_err(|_| too_slow())?;
         let Some(frame) = frame else { break };
         let frame = frame
             .map_err(|_| Denial::new(Reason::BadRequest, "the request body broke off or is malformed"))?;
         let Ok(chunk) = frame.into_data() else { continue };
-        pace.came(chunk.len());
+        rate_clock.came(chunk.len());
         if length + chunk.len() > most.bytes {
             return Err((most.refusal)());
         }
@@ -327,9 +327,9 @@ impl UnsentBody {
                 (OutBody::Whole(Bytes::new()), BufferReservation::default())
             }
             BodyContent::Streaming(incoming) => {
-                let pace = holds_shared(permit).then(|| MinRateClock::new(least));
+                let rate_clock = holds_shared(permit).then(|| MinRateClock::new(least));
                 (
-                    OutBody::streaming(incoming, permit.destination().timeouts.idle, pace),
+                    OutBody::streaming(incoming, permit.destination().timeouts.idle, rate_clock),
                     BufferReservation::default(),
                 )
             }

@@ -74,7 +74,7 @@ pub(crate) struct StreamingBody {
     incoming: CallerBody,
     stall: Stall,
     /// Of a call that holds what others share.
-    pace: Option<MinRateClock>,
+    rate_clock: Option<MinRateClock>,
     upload: Arc<Upload>,
     recoding: Option<Rewriting>,
     trailers: Option<Box<dyn TrailerFilter>>,
@@ -88,10 +88,10 @@ struct Rewriting {
 }
 
 impl OutBody {
-    pub(crate) fn streaming(incoming: CallerBody, idle: Duration, pace: Option<MinRateClock>) -> Self {
+    pub(crate) fn streaming(incoming: CallerBody, idle: Duration, rate_clock: Option<MinRateClock>) -> Self {
         let (stall, upload) = (Stall::new(idle), Arc::default());
         let (recoding, trailers) = (None, None);
-        Self::Streaming(Box::new(StreamingBody { incoming, stall, pace, upload, recoding, trailers }))
+        Self::Streaming(Box::new(StreamingBody { incoming, stall, rate_clock, upload, recoding, trailers }))
     }
 
     /// The body as `by` rewrites it.
@@ -187,8 +187,8 @@ impl StreamingBody {
         loop {
             let Poll::Ready(next) = Pin::new(&mut self.incoming).poll_frame(cx) else {
                 let answered = self.upload.answered.load(Ordering::Relaxed);
-                if let Some(pace) = self.pace.as_mut().filter(|_| !answered)
-                    && pace.poll_late(cx).is_ready()
+                if let Some(rate_clock) = self.rate_clock.as_mut().filter(|_| !answered)
+                    && rate_clock.poll_late(cx).is_ready()
                 {
                     self.upload.slow.store(true, Ordering::Relaxed);
                     return Poll::Ready(Some(Err(BodyError::Slow)));
@@ -202,9 +202,9 @@ impl StreamingBody {
             if next.is_none() || self.incoming.is_end_stream() || left.exact() == Some(0) {
                 self.upload.whole.store(true, Ordering::Relaxed);
             }
-            if let Some(pace) = &mut self.pace {
+            if let Some(rate_clock) = &mut self.rate_clock {
                 let came = next.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref());
-                pace.came(came.map_or(0, Bytes::len));
+                rate_clock.came(came.map_or(0, Bytes::len));
             }
             match next {
                 Some(Ok(frame)) if frame.is_data() => {

@@ -11,7 +11,7 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Row, Transaction};
 
 use super::schema::{Month, ensure_months};
-use super::segment_part::{Place, SegmentPart};
+use super::segment_part::{SegmentOffset, SegmentPart};
 use super::session::failed;
 use crate::ledger::LedgerError;
 use crate::ledger::dimension::{Dimension, Texts};
@@ -39,7 +39,7 @@ pub(super) struct StretchOrigin<'a> {
     pub(super) replica: i64,
     pub(super) segment: &'a str,
     /// Where the stretch begins.
-    pub(super) from: Place,
+    pub(super) from: SegmentOffset,
 }
 
 /// Takes a stretch in. How many of its records were new; `None` where somebody else has moved the segment's place meanwhile.
@@ -143,7 +143,7 @@ fn storable(texts: &Texts<'_>, dimension: Dimension) -> String {
 async fn advance(
     transaction: &Transaction<'_>,
     origin: StretchOrigin<'_>,
-    end: Place,
+    end: SegmentOffset,
 ) -> Result<bool, LedgerError> {
     let begin = "INSERT INTO tollgate.segments (replica, name, bytes, entries) VALUES ($1, $2, 0, 0)
                  ON CONFLICT DO NOTHING";

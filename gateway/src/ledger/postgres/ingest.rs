@@ -16,7 +16,7 @@ use tokio_postgres::Client;
 
 use super::commit::{Remembered, StretchOrigin, commit, whole};
 use super::schema::{self, Month};
-use super::segment_part::{Place, SegmentPart};
+use super::segment_part::{SegmentOffset, SegmentPart};
 use super::session::{DatabaseSession, PostgresServer, failed};
 use crate::ledger::segment::{self, Known};
 use crate::ledger::{LedgerError, chain, replica};
@@ -144,9 +144,9 @@ impl ReplicaWriter {
     fn take_stretch(
         &mut self,
         segment: &str,
-        from: Place,
-        until: Place,
-    ) -> Result<Option<(Place, usize)>, LedgerError> {
+        from: SegmentOffset,
+        until: SegmentOffset,
+    ) -> Result<Option<(SegmentOffset, usize)>, LedgerError> {
         if segment::written(&self.data_dir, segment)?.is_none() {
             return Ok(None);
         }

@@ -15,7 +15,7 @@ use crate::ledger::segment;
 const STRETCH: u64 = 1 << 20;
 
 /// Where a segment was read up to: bytes, and entries before them.
-pub(super) type Place = (u64, u64);
+pub(super) type SegmentOffset = (u64, u64);
 
 /// A record as the database has it.
 #[derive(Debug)]
@@ -33,7 +33,7 @@ pub(super) struct SegmentPart {
     pub(super) records: Vec<StoredRecord>,
     pub(super) rollup: Rollup,
     /// Where it ends.
-    pub(super) end: Place,
+    pub(super) end: SegmentOffset,
 }
 
 impl SegmentPart {
@@ -41,8 +41,8 @@ impl SegmentPart {
     pub(super) fn read(
         data_dir: &Path,
         name: &str,
-        from: Place,
-        until: Place,
+        from: SegmentOffset,
+        until: SegmentOffset,
     ) -> Result<Option<Self>, LedgerError> {
         let mut stretch = Self::default();
         let (mut json, mut calendar) = (Vec::new(), Calendar::default());
@@ -68,7 +68,7 @@ impl SegmentPart {
         &self,
         data_dir: &Path,
         name: &str,
-        from: Place,
+        from: SegmentOffset,
         mut new: HashSet<RecordId>,
     ) -> Result<Rollup, LedgerError> {
         let mut rollup = Rollup::default();
@@ -85,9 +85,9 @@ impl SegmentPart {
 fn each_record(
     data_dir: &Path,
     name: &str,
-    (from, until): (Place, Place),
+    (from, until): (SegmentOffset, SegmentOffset),
     mut each: impl FnMut(&crate::ledger::batch::BatchEntry<'_>, &crate::ledger::line::Row),
-) -> Result<Place, LedgerError> {
+) -> Result<SegmentOffset, LedgerError> {
     let mut batches = Batches::open(&segment::file(data_dir, name), from.0)?;
     let (mut end, mut entries) = from;
     while end < until.0 && end < from.0 + STRETCH {

@@ -7,7 +7,7 @@ use crate::ledger::{Ledger, PostgresIngest, PostgresServer, replica_name};
 use crate::settings::Settings;
 
 /// Begins to take the ledger into the database of several replicas, where the settings name one.
-pub(super) fn share(
+pub(super) fn follow(
     settings: &Settings,
     ledger: &Arc<Ledger>,
     dialable: Arc<dyn Fn(IpAddr) -> bool + Send + Sync>,
