@@ -275,8 +275,8 @@ async fn one_callers_holds_leave_others_their_share_of_a_budget() {
     let plan = quiet(limited("[{tokens: 1000000, per: month}]"), "cores: 1\n");
     let fixture = plan
         .start(|seen| {
-            let large = seen.json()["max_completion_tokens"] == 90_000;
-            let wait = Duration::from_millis(if large { 4_000 } else { 1 });
+            let is_greedy = seen.json()["max_completion_tokens"] != 9;
+            let wait = Duration::from_millis(if is_greedy { 5_000 } else { 1 });
             let reply = Reply::status(200).header("content-type", "application/json").wait(wait);
             reply.data(chat_completion(1, 1).to_string())
         })
@@ -284,9 +284,11 @@ async fn one_callers_holds_leave_others_their_share_of_a_budget() {
     let victim = fixture.caller(VICTIM);
     calls("undisturbed", &victim).await;
     let mut greedy = tokio::task::JoinSet::new();
-    for _ in 0..12 {
+    // Smaller and smaller ones: all that could be held would be, but for less than the other's calls take.
+    for cap in [90_000, 9_000, 900, 90, 10].iter().flat_map(|cap| [cap; 12]) {
         let client = fixture.checkout();
-        greedy.spawn(async move { client.post(CHAT, &chat(90_000)).await.status.as_u16() });
+        greedy.spawn(async move { client.post(CHAT, &chat(*cap)).await.status.as_u16() });
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
     eventually("the greedy one holds what it can get", || {
         fixture.gateway.metrics().sum("tollgate_limit_held", &[]) > 300_000.0
