@@ -1,10 +1,12 @@
 //! Resources that are objects of a cluster: the real API server, and the gateway as a user that has the rights it needs and no others.
 
 mod approvals;
+mod budgets;
 mod conformance;
 mod consents;
 mod faults;
 mod gateway_api;
+mod hosts;
 mod narrow;
 mod nested;
 mod secrets;
@@ -181,6 +183,13 @@ fn said(gateway: &Gateway, message: &str) -> usize {
         .count()
 }
 
+/// Waits until the hosts that are in the status of Destinations count, which is a generation of its own.
+async fn settled(gateway: &Gateway) {
+    let file = gateway.home().join("data/objects.json");
+    let is_known = || std::fs::read_to_string(&file).is_ok_and(|text| text.contains(r#"\"has\":["#));
+    eventually("the gateway knows what its status says", is_known).await;
+}
+
 /// Asks until the answer has this status, for at most half a minute; how long that took.
 async fn answers(client: &Client, status: u16) -> Duration {
     let begun = Instant::now();
@@ -315,6 +324,7 @@ async fn without_an_api_server_the_last_good_objects_serve_and_after_a_restart_t
     world.cluster.apply(&world.objects).await;
     let client = world.checkout(&gateway);
     answers(&client, 200).await;
+    settled(&gateway).await;
     let generation = gateway.generation();
 
     world.cluster.stop_server();

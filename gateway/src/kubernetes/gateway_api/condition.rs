@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::super::condition::Condition;
+use super::super::condition::{Condition, condition};
 use super::written::BackendSpec;
 use super::{CONTROLLER, Written};
 
@@ -39,20 +39,40 @@ fn words(backend: &Written<BackendSpec>) -> (&'static str, &'static str) {
     if is_of_1_6 { ("parents", "parentRef") } else { ("ancestors", "ancestorRef") }
 }
 
+/// The condition of an XBackend whose message is the host that it has, as a Destination has it in `status.hosts`: an XBackend has no such
+/// member.
+const HAS_HOST: &str = "tollgate.dev/HasHost";
+
+/// The hosts that the status of an XBackend says that it has.
+pub(in super::super) fn hosts(status: &Value) -> Vec<String> {
+    let entries = ["parents", "ancestors"].into_iter().filter_map(|list| status[list].as_array()).flatten();
+    let ours = entries.filter(|entry| entry["controllerName"] == CONTROLLER);
+    let has = ours.filter_map(|entry| condition(entry, HAS_HOST)).filter(|it| it["status"] == "True");
+    let mut hosts: Vec<String> = has.filter_map(|it| it["message"].as_str()).map(str::to_owned).collect();
+    hosts.sort_unstable();
+    hosts.dedup();
+    hosts
+}
+
 /// Whether the status of an XBackend has something of ours.
 pub(super) fn is_told(backend: &Written<BackendSpec>) -> bool {
     let entries = backend.status[words(backend).0].as_array();
     entries.into_iter().flatten().any(|entry| entry["controllerName"] == CONTROLLER)
 }
 
-/// The status of an XBackend: an entry for each Gateway that routes lead from.
-pub(super) fn of_backend(backend: &Written<BackendSpec>, gateways: &[Value], accepted: &Condition) -> Value {
+/// The status of an XBackend that has this host, if any: an entry for each Gateway that routes lead from.
+pub(super) fn of_backend(
+    backend: &Written<BackendSpec>,
+    gateways: &[Value],
+    (accepted, host): (&Condition, Option<&str>),
+) -> Value {
     let (member, reference) = words(backend);
     let before = backend.status[member].as_array();
     let entry = |gateway: &Value| {
         let same = |it: &&Value| it[reference] == *gateway && it["controllerName"] == CONTROLLER;
         let had = before.into_iter().flatten().find(same).unwrap_or(&Value::Null);
-        let conditions = list(backend.generation, had, [accepted.clone()]);
+        let has_host = host.map(|host| Condition::yes(HAS_HOST, "Claimed", host));
+        let conditions = list(backend.generation, had, std::iter::once(accepted.clone()).chain(has_host));
         json!({ reference: gateway, "controllerName": CONTROLLER, "conditions": conditions })
     };
     let others = before.into_iter().flatten().filter(|it| it["controllerName"] != CONTROLLER).cloned();
@@ -66,7 +86,10 @@ pub(in super::super) fn stands(wanted: &Value, there: &Value) -> bool {
         (Value::Object(wanted), Value::Object(there)) => wanted.iter().all(|(member, value)| {
             let found = there.get(member).unwrap_or(&Value::Null);
             match (member.as_str(), value.as_array(), found.as_array()) {
-                ("conditions", Some(wanted), Some(there)) => wanted.iter().all(|it| there.contains(it)),
+                ("conditions", Some(wanted), Some(there)) => {
+                    let has = |conditions: &[Value]| conditions.iter().any(|it| it["type"] == HAS_HOST);
+                    wanted.iter().all(|it| there.contains(it)) && has(wanted) == has(there)
+                }
                 // Nothing and an empty list are the same to the API server.
                 (_, Some(wanted), None) => wanted.is_empty() && found.is_null(),
                 _ => stands(value, found),
