@@ -27,16 +27,13 @@ use tollgate_policy::target::GatewayName;
 
 use self::attach::Attached;
 use self::backend::{translate, withheld};
-pub(super) use self::condition::{hosts, refusal, stands};
+pub(super) use self::condition::{refusal, stands};
 use self::written::{BackendSpec, GatewayClassSpec, GatewaySpec, RouteSpec};
 use super::client::own_namespace;
 use super::condition::Condition;
-use super::kind::{DIALECT, ObjectKind};
+use super::kind::{CONTROLLER, DIALECT, ObjectKind};
 use super::object::{ClusterObject, ObjectKey};
 use crate::settings::{ListenerKind, ResourceSettings, Settings};
-
-/// The controller that a GatewayClass names to be ours.
-const CONTROLLER: &str = "tollgate.dev/egress";
 
 /// A namespace and a name.
 pub(super) type Id = (Arc<str>, Arc<str>);

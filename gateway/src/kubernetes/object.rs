@@ -10,10 +10,9 @@ use serde_json::{Value, json};
 use tollgate_policy::consent::{Consents, ReferenceGrant};
 use tollgate_policy::name::{Name, ResourceId};
 
-use super::gateway_api;
+use super::claim;
 use super::kind::{DIALECT, ObjectKind};
 use super::raw::RawObject;
-use super::status::StatusMember;
 
 /// The most bytes of one object that are kept, of what it says and of its status alike, as the API server sends them. etcd takes six times
 /// as much of whoever may write one; of a resource nothing comes near it.
@@ -106,11 +105,7 @@ impl ClusterObject {
                 let (bytes, most) = (bytes.div_ceil(1024), LARGEST / 1024);
                 format!("this has {bytes} KiB and is not read: {most} KiB are the most of one object, so make several of it")
             }),
-            has: match kind {
-                ObjectKind::Destination => StatusMember::hosts(&status),
-                ObjectKind::Backend => gateway_api::hosts(&status),
-                _ => Vec::new(),
-            },
+            has: claim::hosts(kind, &status),
         };
         Some(Self {
             key: ObjectKey { kind, namespace, name },

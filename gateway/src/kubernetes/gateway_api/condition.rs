@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::super::condition::{Condition, condition};
+use super::super::claim::HAS_HOST;
+use super::super::condition::Condition;
 use super::written::BackendSpec;
 use super::{CONTROLLER, Written};
 
@@ -37,21 +38,6 @@ pub(super) fn list(
 fn words(backend: &Written<BackendSpec>) -> (&'static str, &'static str) {
     let is_of_1_6 = backend.spec.as_ref().is_ok_and(|spec| spec.port.port.is_some());
     if is_of_1_6 { ("parents", "parentRef") } else { ("ancestors", "ancestorRef") }
-}
-
-/// The condition of an XBackend whose message is the host that it has, as a Destination has it in `status.hosts`: an XBackend has no such
-/// member.
-const HAS_HOST: &str = "tollgate.dev/HasHost";
-
-/// The hosts that the status of an XBackend says that it has.
-pub(in super::super) fn hosts(status: &Value) -> Vec<String> {
-    let entries = ["parents", "ancestors"].into_iter().filter_map(|list| status[list].as_array()).flatten();
-    let ours = entries.filter(|entry| entry["controllerName"] == CONTROLLER);
-    let has = ours.filter_map(|entry| condition(entry, HAS_HOST)).filter(|it| it["status"] == "True");
-    let mut hosts: Vec<String> = has.filter_map(|it| it["message"].as_str()).map(str::to_owned).collect();
-    hosts.sort_unstable();
-    hosts.dedup();
-    hosts
 }
 
 /// Whether the status of an XBackend has something of ours.

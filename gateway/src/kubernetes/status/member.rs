@@ -1,7 +1,6 @@
 //! What a status has beside conditions: one list, for whoever writes it, compares it or declares it.
 
-use serde_json::Value;
-
+use super::super::claim::HOSTS;
 use super::super::kind::ObjectKind;
 
 /// A member of a status.
@@ -25,12 +24,6 @@ impl StatusMember {
     pub(super) const ALL: [Self; 6] =
         [Self::ObservedGeneration, Self::Limits, Self::Hash, Self::Health, Self::NextRefresh, Self::Hosts];
 
-    /// The hosts that the status of a Destination says that it has.
-    pub(crate) fn hosts(status: &Value) -> Vec<String> {
-        let hosts = status.get(Self::Hosts.word()).and_then(Value::as_array).into_iter().flatten();
-        hosts.filter_map(Value::as_str).map(str::to_owned).collect()
-    }
-
     /// Those that objects of a kind have.
     pub(crate) fn of(kind: ObjectKind) -> impl Iterator<Item = Self> {
         Self::ALL.into_iter().filter(move |member| match member {
@@ -50,7 +43,7 @@ impl StatusMember {
             Self::Hash => "hash",
             Self::Health => "health",
             Self::NextRefresh => "nextRefresh",
-            Self::Hosts => "hosts",
+            Self::Hosts => HOSTS,
         }
     }
 }
