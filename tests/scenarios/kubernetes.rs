@@ -4,6 +4,7 @@ mod approvals;
 mod budgets;
 mod conformance;
 mod consents;
+mod examples;
 mod faults;
 mod gateway_api;
 mod hosts;
