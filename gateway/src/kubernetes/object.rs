@@ -148,6 +148,10 @@ impl ObjectSet {
         Self { is_persisted: true, ..self }
     }
 
+    pub(super) fn lacks_destinations(&self) -> bool {
+        self.lacks_destinations
+    }
+
     /// Whether it has this object, as it is compiled.
     pub(super) fn has(&self, object: &ClusterObject) -> bool {
         self.objects
