@@ -5,6 +5,7 @@
 //!
 //! Deliberately lacks: Kubernetes Secrets. They are a store, and the store reads them.
 
+mod claim;
 mod client;
 mod condition;
 mod gateway_api;

@@ -155,8 +155,8 @@ pub fn compile_files(files: &[SourceFile], environment: &Environment) -> Result<
 /// What is in another namespace than the resource that refers to it has to have agreed to that, by `consents` or itself. What is not in
 /// [`HomeCluster::gateway_namespace`] names callers of its own namespace alone, and uses nothing of the gateway's.
 /// Resources are in the order of `files` and their documents: of two that claim one host, and of two grants that tie, the first serves,
-/// and before it what is in the gateway's namespace. Who had a host in an earlier policy is not asked: every gateway of a cluster is to
-/// come to the same.
+/// and before it what is in the gateway's namespace. Between these comes who is known to have had the host ([`SourceFile::object`]). Earlier
+/// policies are not asked: every gateway of a cluster is to come to the same.
 ///
 /// # Errors
 /// All problems, where one is of no resource that has a kind and an id.

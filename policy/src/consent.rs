@@ -19,6 +19,8 @@ pub struct Consents {
     pub reference_grants: Vec<ReferenceGrant>,
     /// The labels of each namespace. One that is missing here is selected by nothing.
     pub namespaces: BTreeMap<Name, BTreeMap<String, String>>,
+    /// Whether there may be Destinations that nobody has listed. A grant of one that is not among the resources then denies nothing elsewhere.
+    pub lacks_destinations: bool,
 }
 
 /// A ReferenceGrant of the Gateway API: what may refer to what is in its namespace

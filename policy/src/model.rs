@@ -91,6 +91,7 @@ impl SourceFile {
     /// `withheld: {because: TEXT}` beside them says why it is not to be in force: it is broken as one with a problem is, and `spec` may have
     /// less than it should. With `yields: true` it claims only hosts that no other has.
     /// `unreadable: TEXT` stands in place of a `spec` that was not read, and says why: it may have said anything.
+    /// `has: [HOST]`, of a Destination, are the hosts that it is known to have had: its claim to one of them comes before those of others.
     #[must_use]
     pub fn object(text: String) -> Self {
         Self { path: PathBuf::new(), text }
@@ -349,7 +350,7 @@ impl Model {
 
     fn add(&mut self, file: &Path, mut document: yaml::Document, problems: &mut Vec<Problem>) {
         let kind = document.value.get("kind").cloned();
-        let source = Source::new(file, label(&document.value), std::mem::take(&mut document.lines));
+        let mut source = Source::new(file, label(&document.value), std::mem::take(&mut document.lines));
         for fault in std::mem::take(&mut document.faults) {
             problems.push(source.problem_at(fault.line, &fault.path, fault.message));
         }
@@ -361,10 +362,12 @@ impl Model {
                 source.problem_at(line, &path, "this is empty: leave it out, or say what it is".to_owned())
             }));
         }
-        if let (true, Some(members)) = (file.as_os_str().is_empty(), document.value.as_object_mut())
-            && let Some(withheld) = members.remove("withheld")
-        {
-            problems.push(source.problem("withheld", withheld["because"].as_str().unwrap_or_default()));
+        if let (true, Some(members)) = (file.as_os_str().is_empty(), document.value.as_object_mut()) {
+            if let Some(withheld) = members.remove("withheld") {
+                problems.push(source.problem("withheld", withheld["because"].as_str().unwrap_or_default()));
+            }
+            let had = members.remove("has").and_then(|hosts| Vec::deserialize(hosts).ok());
+            source.had_hosts(had.unwrap_or_default());
         }
         self.incomplete |= document.unreadable;
         if document.value.is_null() {

@@ -15,6 +15,7 @@ use crate::hash::GrantHash;
 use crate::model::Source;
 use crate::name::ResourceId;
 use crate::operation::{HttpRequest, Operation, RequestLine};
+use crate::pattern::HostPattern;
 use crate::resource::{Block, BlockedHosts, BudgetIndex, CallerIndex, Referred};
 use crate::target::{Directory, GatewayName, Passage, Target, TunnelAuthority, TunnelEnd};
 
@@ -52,6 +53,8 @@ pub(crate) struct Parts {
     pub(crate) budgets: BTreeMap<ResourceId, Arc<Budget>>,
     /// The approvals without a problem, each with why it has no effect.
     pub(crate) approvals: BTreeMap<ResourceId, Option<String>>,
+    /// The hosts of a cluster's destinations, those that are not in force included: of those that name one host the first has it.
+    pub(crate) hosts: BTreeMap<ResourceId, Vec<HostPattern>>,
     /// Where the stores were written: beside them, because a store that only moved in its file is the same store.
     pub(crate) store_origins: BTreeMap<ResourceId, Source>,
 }
@@ -168,6 +171,11 @@ impl Policy {
     /// The destination of this name.
     pub fn destination(&self, name: &str) -> Option<&Arc<Destination>> {
         self.directory.destination(name)
+    }
+
+    /// The hosts that a Destination of a cluster has, whether or not it is in force.
+    pub fn hosts_of(&self, destination: &ResourceId) -> &[HostPattern] {
+        self.parts.hosts.get(destination).map(Vec::as_slice).unwrap_or_default()
     }
 
     /// What connections to this destination of the policy show.

@@ -140,6 +140,7 @@ fn consents(corpus: &Corpus) -> Consents {
     Consents {
         reference_grants: corpus.reference_grants.iter().map(read).collect(),
         namespaces: corpus.namespaces.clone(),
+        ..Consents::default()
     }
 }
 

@@ -31,12 +31,9 @@ pub(super) use self::condition::{refusal, stands};
 use self::written::{BackendSpec, GatewayClassSpec, GatewaySpec, RouteSpec};
 use super::client::own_namespace;
 use super::condition::Condition;
-use super::kind::{DIALECT, ObjectKind};
+use super::kind::{CONTROLLER, DIALECT, ObjectKind};
 use super::object::{ClusterObject, ObjectKey};
 use crate::settings::{ListenerKind, ResourceSettings, Settings};
-
-/// The controller that a GatewayClass names to be ours.
-const CONTROLLER: &str = "tollgate.dev/egress";
 
 /// A namespace and a name.
 pub(super) type Id = (Arc<str>, Arc<str>);
@@ -104,6 +101,8 @@ pub(super) struct GatewayWorld<'a> {
     destinations: BTreeSet<Id>,
     /// What compiling found wrong with a translated Destination.
     refused: BTreeMap<Id, String>,
+    /// The host that a translated Destination has.
+    hosts: BTreeMap<Id, String>,
 }
 
 /// An object as far as it is read.
@@ -120,6 +119,8 @@ struct Written<T> {
     dialect: Option<String>,
     /// The host outside that it names, whether or not the rest can be read.
     host: Option<String>,
+    /// The hosts that its status says that it has.
+    has: Vec<String>,
     /// Whether nothing of what it says is known, so that it may be any host.
     is_unreadable: bool,
     status: Value,
@@ -149,8 +150,8 @@ pub(super) struct TranslatedDestination {
 impl<'a> GatewayWorld<'a> {
     pub(super) fn new(place: &'a GatewayPlace, consents: &'a Consents) -> Self {
         let (classes, gateways, routes, backends) = <(Vec<_>, Vec<_>, Vec<_>, Vec<_>)>::default();
-        let (destinations, refused) = <(BTreeSet<_>, BTreeMap<_, _>)>::default();
-        Self { place, consents, classes, gateways, routes, backends, destinations, refused }
+        let (destinations, refused, hosts) = <(BTreeSet<_>, BTreeMap<_, _>, BTreeMap<_, _>)>::default();
+        Self { place, consents, classes, gateways, routes, backends, destinations, refused, hosts }
     }
 
     /// Whether a ReferenceGrant of a namespace permits a reference to what is there.
@@ -159,9 +160,9 @@ impl<'a> GatewayWorld<'a> {
         grants.filter(|grant| grant.namespace.as_str() == namespace).any(|grant| grant.allows(from, to))
     }
 
-    /// What compiling found wrong with the Destinations that come of it.
-    pub(super) fn refuse(mut self, refused: BTreeMap<Id, String>) -> Self {
-        self.refused = refused;
+    /// What compiling found wrong with the Destinations that come of it, and the hosts that they have.
+    pub(super) fn compiled(mut self, refused: BTreeMap<Id, String>, hosts: BTreeMap<Id, String>) -> Self {
+        (self.refused, self.hosts) = (refused, hosts);
         self
     }
 
@@ -199,6 +200,7 @@ impl<T: DeserializeOwned> Written<T> {
         let raw: Value = serde_json::from_str(&object.text).unwrap_or_default();
         let is_unreadable = raw.is_null() || left.is_ok();
         let host = raw.pointer("/spec/externalHostname/hostname").and_then(Value::as_str).map(str::to_owned);
+        let has = raw.get("has").and_then(|hosts| Vec::deserialize(hosts).ok()).unwrap_or_default();
         let (spec, dialect) = match serde_json::from_str(&object.text) {
             Ok(Document { mut metadata, spec }) => (Ok(spec), metadata.annotations.remove(DIALECT)),
             Err(error) => (Err(left.map_or_else(|_| error.to_string(), |left| left.unreadable)), None),
@@ -211,6 +213,7 @@ impl<T: DeserializeOwned> Written<T> {
             spec,
             dialect,
             host,
+            has,
             is_unreadable,
             status: status.clone(),
         }
@@ -244,7 +247,7 @@ pub(super) fn translated(world: &GatewayWorld<'_>) -> Translation {
             translation.withheld.extend(withheld(backend, world, (None, "no accepted route leads to it")));
             if condition::is_told(backend) {
                 let gone = Condition::no("Accepted", "Invalid", "no accepted route leads to it");
-                let status = condition::of_backend(backend, &ancestors, &gone);
+                let status = condition::of_backend(backend, &ancestors, (&gone, None));
                 translation.statuses.insert(backend.key(ObjectKind::Backend), status);
             }
             continue;
@@ -258,7 +261,8 @@ pub(super) fn translated(world: &GatewayWorld<'_>) -> Translation {
         if !accepted.holds {
             refused.insert(backend.id(), accepted.message.clone());
         }
-        let status = condition::of_backend(backend, &ancestors, &accepted);
+        let host = world.hosts.get(&backend.id()).map(String::as_str);
+        let status = condition::of_backend(backend, &ancestors, (&accepted, host));
         translation.statuses.insert(backend.key(ObjectKind::Backend), status);
         match made {
             Ok(made) => translation.destinations.push(TranslatedDestination { created: since, ..made }),

@@ -11,6 +11,9 @@ pub(crate) const VERSION: &str = "v1alpha1";
 pub(super) const GATEWAY_GROUP: &str = "gateway.networking.k8s.io";
 pub(super) const EXPERIMENTAL_GROUP: &str = "gateway.networking.x-k8s.io";
 
+/// The controller that a GatewayClass names to be ours.
+pub(super) const CONTROLLER: &str = "tollgate.dev/egress";
+
 /// The annotation of an XBackend that says how its usage is read, which it has no field for.
 pub(super) const DIALECT: &str = "tollgate.dev/dialect";
 

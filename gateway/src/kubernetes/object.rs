@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use tollgate_policy::consent::{Consents, ReferenceGrant};
 use tollgate_policy::name::{Name, ResourceId};
 
+use super::claim;
 use super::kind::{DIALECT, ObjectKind};
 use super::raw::RawObject;
 
@@ -45,6 +46,9 @@ struct CompiledText {
     /// Why its `spec` is left out, where it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     unreadable: Option<String>,
+    /// The hosts that its status says that it has.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    has: Vec<String>,
 }
 
 /// One object: what is compiled of it, and what its status says.
@@ -81,6 +85,8 @@ impl ClusterObject {
         if !is_readable && !kind.is_resource() && kind != ObjectKind::Namespace {
             tracing::warn!(kind = kind.word(), %namespace, %name, bytes, "an object is too large and is not read");
         }
+        let status = status.filter(|it| (kind.is_resource() || kind.is_route()) && it.get().len() <= LARGEST);
+        let status: Value = status.and_then(|it| serde_json::from_str(it.get()).ok()).unwrap_or_default();
         let written = CompiledText {
             api_version: kind.api_version(),
             kind: kind.word(),
@@ -99,8 +105,8 @@ impl ClusterObject {
                 let (bytes, most) = (bytes.div_ceil(1024), LARGEST / 1024);
                 format!("this has {bytes} KiB and is not read: {most} KiB are the most of one object, so make several of it")
             }),
+            has: claim::hosts(kind, &status),
         };
-        let status = status.filter(|it| (kind.is_resource() || kind.is_route()) && it.get().len() <= LARGEST);
         Some(Self {
             key: ObjectKey { kind, namespace, name },
             uid: metadata.uid.unwrap_or_default(),
@@ -108,7 +114,7 @@ impl ClusterObject {
             generation: metadata.generation.unwrap_or_default(),
             text: serde_json::to_string(&written).ok()?.into(),
             version: metadata.resource_version.unwrap_or_default(),
-            status: status.and_then(|it| serde_json::from_str(it.get()).ok()).unwrap_or_default(),
+            status,
         })
     }
 
@@ -123,17 +129,27 @@ impl ClusterObject {
 pub(super) struct ObjectSet {
     objects: BTreeMap<ObjectKey, Arc<ClusterObject>>,
     is_persisted: bool,
+    lacks_destinations: bool,
 }
 
 impl ObjectSet {
     pub(super) fn new(objects: impl Iterator<Item = Arc<ClusterObject>>) -> Self {
         let objects = objects.map(|object| (object.key.clone(), object)).collect();
-        Self { objects, is_persisted: false }
+        Self { objects, ..Self::default() }
+    }
+
+    /// The same, where a kind that stands for Destinations may not have been listed.
+    pub(super) fn lacking_destinations(self, lacks_destinations: bool) -> Self {
+        Self { lacks_destinations, ..self }
     }
 
     /// The same, as it was read from the disk.
     pub(super) fn persisted(self) -> Self {
         Self { is_persisted: true, ..self }
+    }
+
+    pub(super) fn lacks_destinations(&self) -> bool {
+        self.lacks_destinations
     }
 
     /// Whether it has this object, as it is compiled.
@@ -162,7 +178,7 @@ impl ObjectSet {
     /// Whether both compile to the same, whatever is said in status. One from the disk is never like one from the API server: what
     /// is in force is to be known as confirmed.
     pub(super) fn compiles_like(&self, other: &Self) -> bool {
-        self.is_persisted == other.is_persisted
+        (self.is_persisted, self.lacks_destinations) == (other.is_persisted, other.lacks_destinations)
             && self.objects.len() == other.objects.len()
             && self.objects.iter().zip(&other.objects).all(|((key, one), (other_key, two))| {
                 key == other_key && (Arc::ptr_eq(one, two) || one.compiles_like(two))
@@ -171,7 +187,7 @@ impl ObjectSet {
 
     /// What the namespaces have agreed to. What cannot be read agrees to nothing.
     pub(super) fn consents(&self) -> Consents {
-        let mut consents = Consents::default();
+        let mut consents = Consents { lacks_destinations: self.lacks_destinations, ..Consents::default() };
         for object in self.iter() {
             let kind = object.key.kind;
             if !matches!(kind, ObjectKind::ReferenceGrant | ObjectKind::Namespace) {

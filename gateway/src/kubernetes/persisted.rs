@@ -46,6 +46,9 @@ pub(crate) struct PersistedObjects {
 struct Header {
     format: String,
     sha256: String,
+    /// Whether there may be Destinations that were never listed.
+    #[serde(default)]
+    lacks_destinations: bool,
 }
 
 impl PersistedObjects {
@@ -87,18 +90,21 @@ impl PersistedObjects {
             let (header, body) = text.split_once('\n')?;
             let header: Header = serde_json::from_str(header).ok()?;
             let is_whole = header.format == FORMAT && header.sha256 == digest_of(body);
-            is_whole.then(|| serde_json::from_str::<Vec<Arc<ClusterObject>>>(body).ok()).flatten()
+            let objects =
+                is_whole.then(|| serde_json::from_str::<Vec<Arc<ClusterObject>>>(body).ok()).flatten()?;
+            Some(ObjectSet::new(objects.into_iter()).lacking_destinations(header.lacks_destinations))
         };
         let objects =
             whole().ok_or_else(|| place(io::Error::other("it is damaged, or of another version")))?;
         let confirmed = Timestamp::try_from(confirmed).unwrap_or(Timestamp::UNIX_EPOCH);
-        Ok((ObjectSet::new(objects.into_iter()).persisted(), confirmed))
+        Ok((objects.persisted(), confirmed))
     }
 
     /// Writes the objects in place of those before: whole, or not at all.
     fn write(&self, objects: &ObjectSet) -> io::Result<()> {
         let body = serde_json::to_string(&objects.iter().collect::<Vec<_>>())?;
-        let header = Header { format: FORMAT.to_owned(), sha256: digest_of(&body) };
+        let lacks_destinations = objects.lacks_destinations();
+        let header = Header { format: FORMAT.to_owned(), sha256: digest_of(&body), lacks_destinations };
         let text = format!("{}\n{body}", serde_json::to_string(&header)?);
         let new = self.file.with_extension("new");
         // Left by a process that ended meanwhile.

@@ -76,6 +76,8 @@ struct Listed {
     /// A list that is not whole yet.
     incoming: BTreeMap<ObjectKey, Arc<ClusterObject>>,
     is_whole: bool,
+    /// Whether nothing was ever listed, because the API server does not know the kind.
+    is_lacking: bool,
 }
 
 struct Collector {
@@ -107,12 +109,18 @@ impl Collector {
                 () = pause => {
                     due = None;
                     if self.scopes.values().all(|listed| listed.is_whole) {
-                        let all = self.scopes.values().flat_map(|listed| listed.current.values().cloned());
-                        sender.send_replace(Some(Arc::new(ObjectSet::new(all))));
+                        sender.send_replace(Some(Arc::new(self.listed())));
                     }
                 }
             }
         }
+    }
+
+    /// All that was listed.
+    fn listed(&self) -> ObjectSet {
+        let all = self.scopes.values().flat_map(|listed| listed.current.values().cloned());
+        let mut backends = self.scopes.iter().filter(|(scope, _)| scope.kind == ObjectKind::Backend);
+        ObjectSet::new(all).lacking_destinations(backends.any(|(_, listed)| listed.is_lacking))
     }
 
     /// Takes what a watch says; whether objects may have changed.
@@ -127,7 +135,9 @@ impl Collector {
             Err(fault) if scope.kind.is_optional() && fault.code() == Some(404) => {
                 self.states.lacks(scope);
                 // What was there before may come back: an API server that starts does not know all kinds at once.
-                return !std::mem::replace(&mut listed.is_whole, true);
+                let is_first = !std::mem::replace(&mut listed.is_whole, true);
+                listed.is_lacking |= is_first;
+                return is_first;
             }
             Err(fault) => {
                 self.states.failed(scope, &fault);
@@ -147,8 +157,8 @@ impl Collector {
             }
             Event::InitDone => {
                 let incoming = std::mem::take(&mut listed.incoming);
-                let changed = !listed.is_whole || incoming != listed.current;
-                (listed.current, listed.is_whole) = (incoming, true);
+                let changed = !listed.is_whole || listed.is_lacking || incoming != listed.current;
+                (listed.current, listed.is_whole, listed.is_lacking) = (incoming, true, false);
                 changed
             }
             Event::Apply(object) => ClusterObject::of(scope.kind, object).is_some_and(|object| {

@@ -196,14 +196,15 @@ impl Compiler<'_> {
         if let (false, Some(namespace)) = (is_readable, app) {
             callers = super::own::callers_of(namespace, &self.environment.home);
         }
-        // One of another namespace that is not there, or that has not agreed, is still no other.
+        // One of another namespace that is not there, or that has not agreed, is still no other. Nor is one that nobody could list.
         let is_known = |id: &ResourceId| self.model.destination(id).is_some();
+        let is_unlisted = self.namespaces.is_some_and(|it| it.lacks_destinations);
         Block {
             resource: format!("grant {}", resource.id).into(),
             every_caller: !is_readable && app.is_none(),
             callers,
             at: destination
-                .filter(|id| is_foreign || (is_named && is_known(id)))
+                .filter(|id| is_foreign || (is_named && is_known(id)) || (is_unlisted && !is_known(id)))
                 .map_or(BlockedAt::Everywhere, BlockedAt::Destination),
         }
     }

@@ -40,15 +40,29 @@ const HTTP_FIELDS: [&str; 8] = [
 /// What only connections that are passed through have.
 const TCP_FIELDS: [&str; 2] = ["spec.tls.originate", "spec.timeouts.lifetime"];
 
+/// A host that a destination names, with its place in the list.
+#[derive(Clone, Copy)]
+struct Claim<'a> {
+    resource: &'a Resource<DestinationSpec>,
+    host: (usize, &'a HostPattern),
+}
+
 impl<'a> Compiler<'a> {
     pub(super) fn destinations(&mut self) {
-        let mut claims = BTreeMap::new();
-        let mut claimants: Vec<&Resource<DestinationSpec>> = self.model.destinations.iter().collect();
-        // Whoever may edit an older object must not take a host from the gateway's namespace by that.
+        let mut taken = BTreeMap::new();
+        let all = self.model.destinations.iter();
+        let mut claims: Vec<Claim<'a>> = all
+            .flat_map(|resource| resource.spec.hosts.iter().map(move |host| Claim { resource, host }))
+            .collect();
         let is_apps = |id: &ResourceId| self.namespaces.is_some_and(|it| !it.is_gateways(id.namespace()));
-        claimants.sort_by_key(|it| (it.source.yields(), is_apps(&it.id)));
-        for resource in claimants {
-            self.claim_hosts(resource, &mut claims);
+        // Whoever may edit an older object must not take a host by that from who has it.
+        claims.sort_by_cached_key(|Claim { resource, host: (_, host) }| {
+            (resource.source.yields(), is_apps(&resource.id), !resource.source.had(host))
+        });
+        for claim in claims {
+            self.claim_host(claim, &mut taken);
+        }
+        for resource in &self.model.destinations {
             if let Some(destination) = self.destination(resource) {
                 self.parts.destinations.insert(resource.id.clone(), Arc::new(destination));
             }
@@ -205,12 +219,8 @@ impl<'a> Compiler<'a> {
     }
 
     /// In a cluster a host belongs to one namespace, at every port: to the gateway's if a Destination of it claims the host, by itself or
-    /// by a wildcard, which is that namespace's alone; else to the one whose Destination comes first.
-    fn may_claim(
-        &mut self,
-        resource: &'a Resource<DestinationSpec>,
-        (index, host): (usize, &'a HostPattern),
-    ) -> bool {
+    /// by a wildcard, which is that namespace's alone; else to the one whose claim comes first.
+    fn may_claim(&mut self, Claim { resource, host: (index, host) }: Claim<'a>) -> bool {
         let Some(namespaces) = self.namespaces else { return true };
         let own = resource.id.namespace();
         let first = self.hosts.get(host).or_else(|| self.hosts.get(&host.covering()?)).copied();
@@ -223,7 +233,7 @@ impl<'a> Compiler<'a> {
             Some(other) if other != own => {
                 let why = match namespaces.is_gateways(other) {
                     true => "the gateway's own, whose claims come before all others",
-                    false => "where an older Destination has it",
+                    false => "where a Destination has it already",
                 };
                 format!("`{host}` belongs to the namespace `{other}`, {why}: refer to that one if it agrees")
             }
@@ -238,43 +248,44 @@ impl<'a> Compiler<'a> {
     }
 
     /// Two destinations cannot be told apart at the same host and port, and the gateway's own names are no destination.
-    fn claim_hosts(
+    fn claim_host(
         &mut self,
-        resource: &'a Resource<DestinationSpec>,
+        claim: Claim<'a>,
         claims: &mut BTreeMap<(HostPattern, Option<u16>), (ResourceId, String)>,
     ) {
+        if !self.may_claim(claim) {
+            return;
+        }
+        let Claim { resource, host: (index, host) } = claim;
+        let path = format!("spec.hosts[{index}]");
         let port = resource.spec.port.unwrap_or(443);
         // One that cannot be read may be every one.
         let is_known = resource.spec.port.is_some() || !resource.source.claims("spec.port");
-        for (index, host) in resource.spec.hosts.iter() {
-            let path = format!("spec.hosts[{index}]");
-            if !self.may_claim(resource, (index, host)) {
-                continue;
+        let claim = (resource.id.clone(), resource.source.aside());
+        let at_any = claims.get(&(host.clone(), None)).cloned();
+        let taken = match claims.entry((host.clone(), is_known.then_some(port))) {
+            // Nothing is in force besides.
+            _ if !is_known && self.namespaces.is_none() => None,
+            Entry::Occupied(first) => Some(first.get().clone()),
+            Entry::Vacant(free) => {
+                free.insert(claim);
+                at_any
             }
-            let claim = (resource.id.clone(), resource.source.aside());
-            let at_any = claims.get(&(host.clone(), None)).cloned();
-            let taken = match claims.entry((host.clone(), is_known.then_some(port))) {
-                // Nothing is in force besides.
-                _ if !is_known && self.namespaces.is_none() => None,
-                Entry::Occupied(first) => Some(first.get().clone()),
-                Entry::Vacant(free) => {
-                    free.insert(claim);
-                    at_any
-                }
+        };
+        if let Some((other, place)) = taken {
+            let message = match other == resource.id {
+                true => format!("`{host}` is in this list twice"),
+                false => format!("`{host}` port {port} is already Destination/{other}{place}"),
             };
-            if let Some((other, place)) = taken {
-                let message = match other == resource.id {
-                    true => format!("`{host}` is in this list twice"),
-                    false => format!("`{host}` port {port} is already Destination/{other}{place}"),
-                };
-                self.problems.push(resource.source.problem(&path, message));
-            }
-            let is_own = |own: &GatewayName| matches!(host, HostPattern::Exact(host) if **host == *own.host);
-            if self.environment.gateway_names.iter().any(is_own) {
-                let message =
-                    format!("`{host}` is one of the gateway's own names, where paths name the destination");
-                self.problems.push(resource.source.problem(&path, message));
-            }
+            self.problems.push(resource.source.problem(&path, message));
+        } else if self.namespaces.is_some() {
+            self.parts.hosts.entry(resource.id.clone()).or_default().push(host.clone());
+        }
+        let is_own = |own: &GatewayName| matches!(host, HostPattern::Exact(host) if **host == *own.host);
+        if self.environment.gateway_names.iter().any(is_own) {
+            let message =
+                format!("`{host}` is one of the gateway's own names, where paths name the destination");
+            self.problems.push(resource.source.problem(&path, message));
         }
     }
 }

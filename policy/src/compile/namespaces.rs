@@ -15,6 +15,8 @@ use crate::name::{Name, ResourceId};
 pub(super) struct Namespaces<'a> {
     home: &'a HomeCluster,
     labels: &'a BTreeMap<Name, BTreeMap<String, String>>,
+    /// Whether there may be Destinations that are not among the resources.
+    pub(super) lacks_destinations: bool,
     /// By the namespace that each speaks for.
     grants: HashMap<&'a str, Vec<&'a ReferenceGrant>>,
     /// What resources say themselves, by kind and id.
@@ -33,6 +35,7 @@ impl<'a> Namespaces<'a> {
         let mut namespaces = Self {
             home: &environment.home,
             labels: &consents.namespaces,
+            lacks_destinations: consents.lacks_destinations,
             grants,
             allowed: HashMap::new(),
             paths: stores

@@ -11,6 +11,7 @@ use serde_path_to_error::Segment;
 
 use super::Problem;
 use super::yaml::Document;
+use crate::pattern::HostPattern;
 
 /// Problems of one document that are told: whatever is read again after each has to have an end.
 const MOST_PROBLEMS: usize = 64;
@@ -32,11 +33,22 @@ pub struct Source {
     lines: BTreeMap<String, usize>,
     /// Where fields of no such name were probably meant to stand: they have been reported, and are not missing besides.
     meant: Vec<String>,
+    /// The hosts that it is known to have had.
+    had: Vec<String>,
 }
 
 impl Source {
     pub(crate) fn new(file: &Path, label: String, lines: BTreeMap<String, usize>) -> Self {
-        Self { file: file.to_owned(), label, lines, meant: Vec::new() }
+        Self { file: file.to_owned(), label, lines, ..Self::default() }
+    }
+
+    pub(super) fn had_hosts(&mut self, hosts: Vec<String>) {
+        self.had = hosts;
+    }
+
+    /// Whether this host is one that it had before.
+    pub(crate) fn had(&self, host: &HostPattern) -> bool {
+        !self.had.is_empty() && self.had.contains(&host.to_string())
     }
 
     /// Whether something was written there, right or wrong.

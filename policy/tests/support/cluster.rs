@@ -36,10 +36,15 @@ pub(crate) fn consents(reference_grants: &[Value]) -> Consents {
         namespaces: [("shop", "shop"), (GATEWAY, "platform")]
             .map(|(namespace, team)| (namespace.parse().unwrap(), labels(team)))
             .into(),
+        ..Consents::default()
     }
 }
 
 pub(crate) fn compile(resources: &[Value], reference_grants: &[Value]) -> Compiled {
+    compile_with(resources, &consents(reference_grants))
+}
+
+pub(crate) fn compile_with(resources: &[Value], consents: &Consents) -> Compiled {
     static CATALOG: LazyLock<Arc<Catalog>> = LazyLock::new(read::catalog);
     let environment = Environment {
         catalog: Arc::clone(&CATALOG),
@@ -52,7 +57,7 @@ pub(crate) fn compile(resources: &[Value], reference_grants: &[Value]) -> Compil
         ..Environment::default()
     };
     let files: Vec<_> = resources.iter().map(|it| SourceFile::object(it.to_string())).collect();
-    compile_each(&files, &environment, &consents(reference_grants)).unwrap()
+    compile_each(&files, &environment, consents).unwrap()
 }
 
 /// The grant that lets the call out, or why none does.

@@ -7,7 +7,7 @@ use tollgate_tests::cluster::{Cluster, Fault, FaultyServer};
 use tollgate_tests::gateway::{eventually, field};
 use tollgate_tests::{Client, Gateway, needs};
 
-use super::{EGRESS, USER, World, answers, is_all_followed, rights};
+use super::{EGRESS, USER, World, answers, is_all_followed, rights, settled};
 
 /// A gateway that reaches its cluster through a server that fails as it is told, with the fixture's objects in force.
 struct Faulty {
@@ -29,6 +29,7 @@ impl Faulty {
         let client = world.checkout(&gateway);
         answers(&client, 200).await;
         world.all_programmed().await;
+        settled(&gateway).await;
         Self { world, server, gateway, client }
     }
 

@@ -38,6 +38,12 @@ fn of_member(member: StatusMember) -> Value {
             "format": "date-time",
             "description": "When the key is read again.",
         }),
+        StatusMember::Hosts => json!({
+            "type": "array",
+            "description": "The hosts that it has: its claim to one of them comes before those of other namespaces' apps.",
+            "x-kubernetes-list-type": "atomic",
+            "items": { "type": "string" },
+        }),
     }
 }
 

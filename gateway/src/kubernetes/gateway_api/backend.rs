@@ -50,10 +50,11 @@ pub(super) fn translate(
         spec.insert("dialect".to_owned(), json!(dialect));
     }
     let (namespace, name) = backend.id();
-    let resource = json!({
+    let mut resource = json!({
         "apiVersion": "tollgate.dev/v1alpha1", "kind": "Destination",
         "metadata": {"namespace": namespace, "name": name}, "spec": spec,
     });
+    keep_hosts(&mut resource, backend);
     Ok(TranslatedDestination { namespace, name, created: backend.created, resource })
 }
 
@@ -89,11 +90,19 @@ pub(super) fn withheld(
         members.remove("spec");
         members.insert("unreadable".to_owned(), json!(because));
     }
+    keep_hosts(&mut resource, backend);
     if since.is_none() {
         resource["withheld"]["yields"] = json!(true);
     }
     let created = since.unwrap_or(backend.created);
     Some(TranslatedDestination { namespace, name, created, resource })
+}
+
+/// What its status says that it has it keeps.
+fn keep_hosts(resource: &mut Value, backend: &Written<BackendSpec>) {
+    if !backend.has.is_empty() {
+        resource["has"] = json!(backend.has);
+    }
 }
 
 fn unsupported(message: impl Into<String>) -> Objection {

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::super::claim::HAS_HOST;
 use super::super::condition::Condition;
 use super::written::BackendSpec;
 use super::{CONTROLLER, Written};
@@ -45,14 +46,19 @@ pub(super) fn is_told(backend: &Written<BackendSpec>) -> bool {
     entries.into_iter().flatten().any(|entry| entry["controllerName"] == CONTROLLER)
 }
 
-/// The status of an XBackend: an entry for each Gateway that routes lead from.
-pub(super) fn of_backend(backend: &Written<BackendSpec>, gateways: &[Value], accepted: &Condition) -> Value {
+/// The status of an XBackend that has this host, if any: an entry for each Gateway that routes lead from.
+pub(super) fn of_backend(
+    backend: &Written<BackendSpec>,
+    gateways: &[Value],
+    (accepted, host): (&Condition, Option<&str>),
+) -> Value {
     let (member, reference) = words(backend);
     let before = backend.status[member].as_array();
     let entry = |gateway: &Value| {
         let same = |it: &&Value| it[reference] == *gateway && it["controllerName"] == CONTROLLER;
         let had = before.into_iter().flatten().find(same).unwrap_or(&Value::Null);
-        let conditions = list(backend.generation, had, [accepted.clone()]);
+        let has_host = host.map(|host| Condition::yes(HAS_HOST, "Claimed", host));
+        let conditions = list(backend.generation, had, std::iter::once(accepted.clone()).chain(has_host));
         json!({ reference: gateway, "controllerName": CONTROLLER, "conditions": conditions })
     };
     let others = before.into_iter().flatten().filter(|it| it["controllerName"] != CONTROLLER).cloned();
@@ -66,7 +72,10 @@ pub(in super::super) fn stands(wanted: &Value, there: &Value) -> bool {
         (Value::Object(wanted), Value::Object(there)) => wanted.iter().all(|(member, value)| {
             let found = there.get(member).unwrap_or(&Value::Null);
             match (member.as_str(), value.as_array(), found.as_array()) {
-                ("conditions", Some(wanted), Some(there)) => wanted.iter().all(|it| there.contains(it)),
+                ("conditions", Some(wanted), Some(there)) => {
+                    let has = |conditions: &[Value]| conditions.iter().any(|it| it["type"] == HAS_HOST);
+                    wanted.iter().all(|it| there.contains(it)) && has(wanted) == has(there)
+                }
                 // Nothing and an empty list are the same to the API server.
                 (_, Some(wanted), None) => wanted.is_empty() && found.is_null(),
                 _ => stands(value, found),

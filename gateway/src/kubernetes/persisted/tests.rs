@@ -30,6 +30,9 @@ fn what_was_written_is_read_back_whole_and_no_status_with_it() {
     assert!(Timestamp::now().duration_since(confirmed).as_secs() < 60);
     assert!(!fs::read_to_string(file.path()).unwrap().contains("conditions"));
     assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    assert!(!read.lacks_destinations());
+    file.write(&set("web").lacking_destinations(true)).unwrap();
+    assert!(file.read().unwrap().0.lacks_destinations());
 }
 
 #[test]

@@ -260,11 +260,21 @@ impl<'a> Findings<'a> {
                 vec![self.live.limits(limits, thresholds)]
             }
             ObjectKind::Budget => vec![kept(StatusMember::Limits)],
+            ObjectKind::Destination => {
+                let hosts: Vec<String> = self.hosts(&id).collect();
+                let said = if hosts.is_empty() { Value::Null } else { hosts.into() };
+                vec![(StatusMember::Hosts, said)]
+            }
             ObjectKind::Credential if is_due => self.live.credential(&id, current),
             ObjectKind::Grant => vec![kept(StatusMember::Limits), self.hash(&id)],
             ObjectKind::Credential => vec![kept(StatusMember::Health), kept(StatusMember::NextRefresh)],
             _ => Vec::new(),
         }
+    }
+
+    /// The hosts that a Destination has.
+    pub(super) fn hosts(&self, id: &ResourceId) -> impl Iterator<Item = String> {
+        self.published.snapshot.policy.hosts_of(id).iter().map(ToString::to_string)
     }
 
     /// What an approval of a grant has to name.

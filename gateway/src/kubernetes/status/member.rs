@@ -1,5 +1,6 @@
 //! What a status has beside conditions: one list, for whoever writes it, compares it or declares it.
 
+use super::super::claim::HOSTS;
 use super::super::kind::ObjectKind;
 
 /// A member of a status.
@@ -15,11 +16,13 @@ pub(crate) enum StatusMember {
     Health,
     /// When a credential is read again.
     NextRefresh,
+    /// The hosts that a destination has: its claim to one of them comes before those of others.
+    Hosts,
 }
 
 impl StatusMember {
-    pub(super) const ALL: [Self; 5] =
-        [Self::ObservedGeneration, Self::Limits, Self::Hash, Self::Health, Self::NextRefresh];
+    pub(super) const ALL: [Self; 6] =
+        [Self::ObservedGeneration, Self::Limits, Self::Hash, Self::Health, Self::NextRefresh, Self::Hosts];
 
     /// Those that objects of a kind have.
     pub(crate) fn of(kind: ObjectKind) -> impl Iterator<Item = Self> {
@@ -28,6 +31,7 @@ impl StatusMember {
             Self::Limits => matches!(kind, ObjectKind::Grant | ObjectKind::Budget),
             Self::Hash => kind == ObjectKind::Grant,
             Self::Health | Self::NextRefresh => kind == ObjectKind::Credential,
+            Self::Hosts => kind == ObjectKind::Destination,
         })
     }
 
@@ -39,6 +43,7 @@ impl StatusMember {
             Self::Hash => "hash",
             Self::Health => "health",
             Self::NextRefresh => "nextRefresh",
+            Self::Hosts => HOSTS,
         }
     }
 }

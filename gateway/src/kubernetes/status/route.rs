@@ -1,11 +1,15 @@
 //! What is to be said of the objects of the Gateway API, from what was compiled.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde_json::Value;
+use tollgate_policy::name::ResourceId;
 
 use super::super::Published;
-use super::super::gateway_api::{GatewayPlace, GatewayWorld, Id, Translation, refusal, translated};
+use super::super::gateway_api::{
+    GatewayPlace, GatewayWorld, TranslatedDestination, Translation, refusal, translated,
+};
 use super::super::object::{ClusterObject, ObjectSet};
 use super::finding::Findings;
 use super::{Refused, Standing};
@@ -33,15 +37,16 @@ impl<'a> RouteFindings<'a> {
             let object = same.unwrap_or(object);
             world.add(object, standing.of(object));
         }
-        let made = translated(&world).destinations;
-        let refused: BTreeMap<Id, String> = made
-            .into_iter()
-            .filter_map(|it| {
-                let why = findings.destination(&it.namespace, &it.name)?;
-                Some(((it.namespace, it.name), why))
-            })
-            .collect();
-        Self { published, translation: translated(&world.refuse(refused)) }
+        let made = translated(&world);
+        let id = |it: &TranslatedDestination| (Arc::clone(&it.namespace), Arc::clone(&it.name));
+        let why = |it| Some((id(it), findings.destination(&it.namespace, &it.name)?));
+        let refused = made.destinations.iter().filter_map(why).collect();
+        let host = |it: &TranslatedDestination| {
+            let known = ResourceId::new(Some(&it.namespace.parse().ok()?), &it.name.parse().ok()?);
+            Some((id(it), findings.hosts(&known).next()?))
+        };
+        let hosts = made.destinations.iter().chain(&made.withheld).filter_map(host).collect();
+        Self { published, translation: translated(&world.compiled(refused, hosts)) }
     }
 
     /// How many objects of each kind are refused.

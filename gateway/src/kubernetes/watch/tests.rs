@@ -95,6 +95,15 @@ fn a_cluster_without_reference_grants_has_none_and_one_that_forgets_them_for_a_m
     assert!(!collector.states.lock().watches[&grants].is_lacking);
     assert!(!collector.take(&grants, Err(refused(404, "page not found"))));
     assert_eq!(names(&collector, ObjectKind::ReferenceGrant), ["a"]);
+    // Of what stands for Destinations it is told, until it is listed.
+    let mut collector = self::collector(&[ObjectKind::Backend, ObjectKind::Grant]);
+    let backends = scope(ObjectKind::Backend);
+    assert!(collector.take(&backends, Err(refused(404, "page not found"))));
+    assert!(collector.listed().consents().lacks_destinations);
+    assert!(collector.take(&backends, Ok(Some(Event::InitDone))));
+    assert!(!collector.listed().consents().lacks_destinations);
+    assert!(!collector.take(&backends, Err(refused(404, "page not found"))));
+    assert!(!collector.listed().consents().lacks_destinations);
     // Of a resource it is a failure: its definition is missing.
     assert!(!collector.take(&scope(ObjectKind::Grant), Err(refused(404, "page not found"))));
     assert!(collector.states.failure().is_some());

@@ -5,7 +5,7 @@ use tollgate_tests::gateway::eventually;
 use tollgate_tests::needs;
 use tollgate_tests::sandbox::parts_dir;
 
-use super::super::{EGRESS, GRANT, USER, answers, said};
+use super::super::{EGRESS, GRANT, USER, answers, path, said};
 use super::{CLASS, GATEWAY, Routed, installed, route};
 
 const KIND: &str = "xbackends.gateway.networking.x-k8s.io";
@@ -23,9 +23,18 @@ async fn a_kind_that_the_api_server_does_not_have_is_an_empty_list_which_is_said
     gateway.launch().await;
     gateway.ready().await;
     let client = world.checkout(&gateway);
-    // What needs nothing of it is in force.
+    // What needs nothing of it is in force, also beside a grant of the same callers for what may be one.
     answers(&client, 200).await;
     world.condition(GRANT, "Programmed", "True").await;
+    let grant = world.objects.split("---\n").find(|text| text.contains("kind: Grant")).unwrap();
+    let grant =
+        grant.replace("name: checkout-up", "name: routed").replace("destination: up", "destination: routed");
+    let grant: String =
+        grant.lines().filter(|line| !line.contains("credential:")).map(|line| format!("{line}\n")).collect();
+    world.cluster.apply(&grant).await;
+    let of_grant = path("grants", "routed");
+    world.condition(&of_grant, "ResolvedRefs", "False").await;
+    client.get("/up/x").await.assert_status(200);
     eventually("it is asked for again", || server.asked("/xbackends?").len() >= 4).await;
     let message = "the API server does not have this kind";
     assert_eq!(said(&gateway, message), 1);
@@ -39,6 +48,11 @@ async fn a_kind_that_the_api_server_does_not_have_is_an_empty_list_which_is_said
     let established = ["wait", "--for=condition=Established", "--timeout=60s", &format!("crd/{KIND}")];
     world.cluster.kubectl(&established).await;
     world.cluster.served("/apis/gateway.networking.x-k8s.io/v1alpha1/xbackends").await;
+    // Now it is known that there is none of that name.
+    answers(&client, 403).await;
+    client.get("/up/x").await.assert_refused(403, "broken_configuration");
+    world.cluster.kubectl(&["delete", "grant", "-n", EGRESS, "routed"]).await;
+    answers(&client, 200).await;
     world.cluster.kubectl(&["delete", "destination", "-n", EGRESS, "up"]).await;
     answers(&client, 421).await;
     let objects =

@@ -5,7 +5,7 @@ use tollgate_tests::cluster::{Cluster, Verb};
 use tollgate_tests::needs;
 
 use super::super::{EGRESS, answers};
-use super::{CLASS, GATEWAY, Routed, installed, of_backend, route, shop};
+use super::{CLASS, GATEWAY, Routed, backend, installed, of_backend, route, shop};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn another_namespace_uses_a_backend_by_its_reference_grant_alone() {
@@ -52,4 +52,41 @@ async fn another_namespace_uses_a_backend_by_its_reference_grant_alone() {
     routed.world.cluster.call(Verb::Delete, path, &Value::Null).await.expect(path);
     answers(&client, 403).await;
     routed.leave().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_backend_that_names_a_host_later_takes_it_from_nobody() {
+    needs!(Cluster::installed(), installed());
+    let routed = Routed::new().await;
+    routed.install("1.7.0").await;
+    let cluster = &routed.world.cluster;
+    let gateway = routed.world.start().await;
+    cluster.apply(&format!("{}{CLASS}{GATEWAY}", routed.world.objects)).await;
+    answers(&routed.world.checkout(&gateway), 200).await;
+    for (namespace, host) in [("shop", "shop.test"), ("web", "llm.test")] {
+        cluster.namespace(namespace, &json!({}), &[]).await;
+        cluster.apply(&routed_to(namespace, host, 443)).await;
+        let path = of_backend(namespace, "saas");
+        let has = routed.told(&path, "/ancestors/0", "tollgate.dev/HasHost", "True", "Claimed").await;
+        assert_eq!(has["message"], host);
+        // Times of creation have seconds.
+        tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
+    }
+
+    cluster.apply(&routed_to("shop", "llm.test", 443)).await;
+    let refused =
+        routed.told(&of_backend("shop", "saas"), "/ancestors/0", "Accepted", "False", "Invalid").await;
+    let message = refused["message"].as_str().unwrap();
+    assert!(message.contains("`web`, where a Destination has it already"), "{message}");
+    // Nor when what has it changes.
+    cluster.apply(&routed_to("web", "llm.test", 8443)).await;
+    routed.told(&of_backend("web", "saas"), "/ancestors/0", "Accepted", "True", "Accepted").await;
+    let entry = cluster.get(&of_backend("shop", "saas")).await["status"]["ancestors"][0].to_string();
+    assert!(!entry.contains("HasHost"), "{entry}");
+    routed.leave().await;
+}
+
+/// A backend `saas` of a namespace, and the route that leads to it.
+fn routed_to(namespace: &str, host: &str, port: u16) -> String {
+    backend("1.7", (namespace, "saas"), host, port) + &route((namespace, "saas"), host)
 }

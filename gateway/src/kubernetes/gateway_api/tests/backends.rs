@@ -178,3 +178,29 @@ fn a_backend_claims_its_host_since_the_youngest_of_what_leads_to_it() {
     assert_eq!(since(&|it| it.routes[0]["metadata"]["creationTimestamp"] = json!(late)), late);
     assert_eq!(since(&|it| it.gateways[0]["metadata"]["creationTimestamp"] = json!(late)), late);
 }
+
+fn told_hosts(status: &Value) -> Vec<String> {
+    super::super::super::claim::hosts(ObjectKind::Backend, status)
+}
+
+#[test]
+fn the_host_that_a_backend_has_is_told_in_a_condition_and_read_from_it() {
+    let mut fixture = Fixture::new();
+    let of = |fixture: &Fixture| {
+        let translation = fixture.translated();
+        let has = translation.destinations[0].resource.get("has").cloned();
+        (translation.statuses[&key(ObjectKind::Backend, "shop", "openai")].clone(), has)
+    };
+    let (status, has) = of(&fixture);
+    assert!(told_hosts(&status).is_empty() && has.is_none());
+    fixture.hosts.insert(("shop".into(), "openai".into()), "api.openai.com".to_owned());
+    let (told, _) = of(&fixture);
+    assert_eq!(told_hosts(&told), ["api.openai.com"]);
+    assert!(!stands(&told, &status) && !stands(&status, &told));
+    fixture.backends[0]["status"] = told.clone();
+    let (again, has) = of(&fixture);
+    assert_eq!((stands(&again, &told), has), (true, Some(json!(["api.openai.com"]))));
+    // What another controller says of it counts for nothing.
+    let foreign = told.to_string().replace(CONTROLLER, "example.com/other");
+    assert!(told_hosts(&serde_json::from_str(&foreign).unwrap()).is_empty());
+}
