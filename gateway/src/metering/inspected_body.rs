@@ -38,8 +38,8 @@ const WORTH_A_LOOK: u64 = 64 << 10;
 
 /// A body of more bytes is parsed on a thread of its own, which the cores go before: they have others to serve meanwhile.
 const LARGE: usize = 256 * 1024;
-/// How much that thread stands back, as `nice` counts.
-const NICE: i32 = 15;
+/// How much that thread stands back, as `nice` counts: beside a core that is never idle it still has a quarter of one.
+const NICE: i32 = 5;
 /// So many of them are parsed at once, of one caller one: what is left of the machine serves the others.
 static LARGE_AT_ONCE: LazyLock<Semaphore> = LazyLock::new(|| {
     let threads = thread::available_parallelism().map_or(1, NonZero::get);
@@ -107,16 +107,16 @@ pub(crate) async fn read(
     } else {
         Most { bytes: limit, refusal: too_large }
     };
-    let (bytes, reservation) = collect(incoming, most, usage, limits.least(), &core.timers).await?;
-    let mut read = match endpoint {
+    let body = collect(incoming, most, usage, limits.least(), &core.timers).await?;
+    let (mut read, HeldBody { bytes, reservation }) = match endpoint {
         Some(endpoint) => {
-            let read = read_facts(endpoint, headers, &bytes, usage).await?;
+            let (read, body) = read_facts(endpoint, headers, body, usage).await?;
             if let Some(query) = admission.http().and_then(HttpRequest::query) {
                 facts::check_query(&endpoint.request, query, &read.facts)?;
             }
-            read
+            (read, body)
         }
-        None => ReadBody::unread(Facts { body_bytes: bytes.len() as u64, ..Facts::default() }),
+        None => (ReadBody::unread(Facts { body_bytes: body.bytes.len() as u64, ..Facts::default() }), body),
     };
     read.facts.actions = named(if may_name { &bytes } else { &[] })?;
     Ok(InspectedBody { content: BodyContent::Whole { bytes, reservation }, read })
@@ -127,27 +127,37 @@ pub(crate) fn is_large(incoming: &CallerBody) -> bool {
     incoming.size_hint().exact().is_none_or(|length| length > WORTH_A_LOOK)
 }
 
+/// A body that came whole, and the room that it takes up.
+struct HeldBody {
+    bytes: Bytes,
+    reservation: BufferReservation,
+}
+
 async fn read_facts(
     endpoint: &Arc<Endpoint>,
     headers: &HeaderMap,
-    body: &Bytes,
+    body: HeldBody,
     usage: &CallerUsage,
-) -> Result<ReadBody, Denial> {
-    if body.len() <= LARGE {
-        return facts::read(endpoint, headers, body);
+) -> Result<(ReadBody, HeldBody), Denial> {
+    if body.bytes.len() <= LARGE {
+        return Ok((facts::read(endpoint, headers, &body.bytes)?, body));
     }
     let own = usage.reading_turn().await;
     let turn = LARGE_AT_ONCE.acquire().await.map_err(|_| unread())?;
-    let (endpoint, headers, body) = (Arc::clone(endpoint), headers.clone(), body.clone());
+    let (endpoint, headers) = (Arc::clone(endpoint), headers.clone());
     let (done, read) = oneshot::channel();
     let parse = move || {
-        // It is not over when nobody waits for it any more.
+        // Neither the turns nor the room are free when nobody waits for it any more.
         let _turns = (own, turn);
         // Where the system refuses, it is parsed as fast as all else.
         let _ = rustix::process::setpriority_process(None, NICE);
-        let _ = done.send(facts::read(&endpoint, &headers, &body));
+        let facts = facts::read(&endpoint, &headers, &body.bytes);
+        let _ = done.send(facts.map(|facts| (facts, body)));
     };
-    thread::Builder::new().name("large-body".to_owned()).spawn(parse).map_err(|_| unread())?;
+    thread::Builder::new().name("large-body".to_owned()).spawn(parse).map_err(|error| {
+        tracing::error!(%error, "there is no thread to read a large body");
+        unread()
+    })?;
     read.await.map_err(|_| unread())?
 }
 
@@ -167,7 +177,7 @@ async fn collect(
     usage: &Arc<CallerUsage>,
     least: MinRate,
     timers: &Timers,
-) -> Result<(Bytes, BufferReservation), Denial> {
+) -> Result<HeldBody, Denial> {
     let announced = incoming.size_hint().exact();
     if announced.is_some_and(|length| length > most.bytes as u64) {
         return Err((most.refusal)());
@@ -203,7 +213,7 @@ async fn collect(
             }
         }
     }
-    Ok((all.map_or(first, BytesMut::freeze), reservation))
+    Ok(HeldBody { bytes: all.map_or(first, BytesMut::freeze), reservation })
 }
 
 fn no_room() -> Denial {
