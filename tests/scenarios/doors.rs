@@ -210,7 +210,8 @@ async fn an_answer_has_a_hundred_fields_where_nothing_else_is_set() {
     .await;
     let fixture = plan.start_with(upstream).await;
     let client = fixture.checkout();
-    client.get("/up/hundred").await.assert_status(200);
+    let hundred = client.request(Method::GET, "/up/hundred", "");
+    client.send(Protocol::H2, hundred).await.unwrap().assert_status(200);
     client.get("/up/more").await.assert_refused(502, "upstream_protocol");
 }
 
