@@ -76,11 +76,14 @@ pub(crate) struct Rollup {
     key: Vec<u8>,
 }
 
+/// Each value with its key as it is encoded.
+type Encoded<K, V> = Map<K, (Box<[u8]>, V)>;
+
 /// What is not added to the sums yet: by where the texts of its keys begin in the journal, so that nothing is encoded for most records.
 #[derive(Debug, Default)]
 struct PendingSums {
-    sums: Map<(u64, u16, i64), (Box<[u8]>, RollupSums)>,
-    charges: Map<(u64, usize, i64), (Box<[u8]>, i64)>,
+    sums: Encoded<(u64, u16, i64), RollupSums>,
+    charges: Encoded<(u64, usize, i64), i64>,
     limits: Map<(u64, usize), LimitTerms>,
 }
 
