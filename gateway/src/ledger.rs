@@ -26,7 +26,6 @@ mod list;
 mod offline;
 mod outcome;
 mod payload;
-mod plain;
 mod postgres;
 pub mod record;
 mod record_id;

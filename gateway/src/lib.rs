@@ -21,6 +21,7 @@ mod files;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 mod identity;
+mod in_place;
 mod injection;
 mod interception;
 mod key_health;
@@ -46,6 +47,7 @@ mod slow_notice;
 mod snapshot;
 mod stable_file;
 mod stats;
+mod swar;
 mod table;
 mod telemetry;
 mod timers;

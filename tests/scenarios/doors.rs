@@ -140,8 +140,10 @@ async fn saying(plan: &Plan, answers: &'static [(&'static str, &'static str)], c
             else {
                 return;
             };
-            let fields = "x-a: b\r\n".repeat(150);
-            let answer = answer.replace("{150}", &fields).replace("{300}", &fields.repeat(2));
+            let fields = |count| "x-a: b\r\n".repeat(count);
+            let answer = [99, 150, 300].into_iter().fold((*answer).to_owned(), |answer, count| {
+                answer.replace(&format!("{{{count}}}"), &fields(count))
+            });
             let _ = stream.write_all(answer.as_bytes()).await;
             let _ = stream.flush().await;
             if closes {
@@ -155,7 +157,8 @@ async fn saying(plan: &Plan, answers: &'static [(&'static str, &'static str)], c
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_that_cannot_be_read_is_named_as_that() {
-    let plan = Plan::new();
+    let mut plan = Plan::new();
+    plan.settings.extra = "limits: {answerFields: 256}\n".to_owned();
     let upstream = saying(
         &plan,
         &[
@@ -191,6 +194,25 @@ async fn an_answer_that_cannot_be_read_is_named_as_that() {
         reasons().iter().filter(|reason| *reason == "upstream_protocol").count() == 6
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_has_a_hundred_fields_where_nothing_else_is_set() {
+    let plan = Plan::new();
+    let upstream = saying(
+        &plan,
+        &[
+            ("hundred", "HTTP/1.1 200 OK\r\n{99}content-length: 2\r\n\r\nok"),
+            ("more", "HTTP/1.1 200 OK\r\n{99}x-b: c\r\ncontent-length: 2\r\n\r\nok"),
+        ],
+        true,
+    )
+    .await;
+    let fixture = plan.start_with(upstream).await;
+    let client = fixture.checkout();
+    let hundred = client.request(Method::GET, "/up/hundred", "");
+    client.send(Protocol::H2, hundred).await.unwrap().assert_status(200);
+    client.get("/up/more").await.assert_refused(502, "upstream_protocol");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -11,8 +11,10 @@ use std::sync::LazyLock;
 use http::HeaderMap;
 use http::header::{CONNECTION, HeaderName};
 use percent_encoding::percent_decode_str;
+use smallvec::SmallVec;
 
 use self::names::{AMBIGUOUS, ASSERTIONS, CREDENTIALS, FAMILIES, FRAMING, HOP, QUERY};
+use crate::swar;
 
 const SLOTS: usize = 1 << 10;
 const BEGINNING_SLOTS: usize = 1 << 11;
@@ -47,7 +49,7 @@ pub(crate) fn headers(headers: &mut HeaderMap) {
 
 /// The names in a head that may not travel on: there are few, and all that is looked for in one is among them.
 #[derive(Default)]
-pub(super) struct Withheld(Vec<HeaderName>);
+pub(super) struct Withheld(SmallVec<[HeaderName; 6]>);
 
 impl Withheld {
     pub(super) fn of(headers: &HeaderMap) -> Self {
@@ -82,7 +84,7 @@ impl Withheld {
 
 /// Whether a header of this name stays behind.
 pub(crate) fn is_withheld(name: &str) -> bool {
-    if memchr::memchr(b'_', name.as_bytes()).is_some() {
+    if swar::has_byte(name, b'_') {
         let dashed = name.replace('_', "-");
         // A second reader may take it for the field that the first one goes by.
         let is_double = dashed.starts_with("content-") || FRAMING.contains(&dashed.as_str());

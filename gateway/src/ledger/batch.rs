@@ -37,6 +37,8 @@ const HEAD: usize = 32;
 const ENTRY: usize = 9;
 /// A list is written again that was written this many bytes ago.
 const NAMED_FOR: u64 = 64 << 10;
+/// Roles that lists have: four of a hold, and four of a record.
+pub(crate) const ROLES: usize = 8;
 /// Lists that a writer remembers, so that callers who invent models cost memory only for a while.
 const REMEMBERED: usize = 4_096;
 
@@ -89,6 +91,8 @@ pub(crate) struct NewBatch {
     lists_from: u64,
     /// The list that is looked for.
     list: Vec<u8>,
+    /// In each role the list that was named last, and where it begins: most entries name it again.
+    latest: [(Vec<u8>, u64); ROLES],
 }
 
 impl NewBatch {
@@ -112,13 +116,28 @@ impl NewBatch {
     }
 
     /// Where the list begins that `write` makes, as text after text, each behind its length; appends it where none can be named. 0: it is empty.
+    /// `role`: which of the [`ROLES`] it has.
     #[inline]
-    pub(crate) fn list(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> u64 {
+    pub(crate) fn list(&mut self, role: usize, write: impl FnOnce(&mut Vec<u8>)) -> u64 {
         let mut list = mem::take(&mut self.list);
         list.clear();
         write(&mut list);
-        let place = if list.is_empty() { 0 } else { self.named(&list) };
+        let place = match self.latest.get(role) {
+            _ if list.is_empty() => 0,
+            Some((latest, place)) if *latest == list => *place,
+            _ => self.looked_up(role, &list),
+        };
         self.list = list;
+        place
+    }
+
+    fn looked_up(&mut self, role: usize, list: &[u8]) -> u64 {
+        let place = self.named(list);
+        if let Some((latest, at)) = self.latest.get_mut(role) {
+            latest.clear();
+            latest.extend_from_slice(list);
+            *at = place;
+        }
         place
     }
 
@@ -162,10 +181,8 @@ impl NewBatch {
             let Some(own) = entry.kind.filter(|own| *own != kind && *own != EntryKind::Texts) else {
                 continue;
             };
-            let places: Vec<u64> = entry
-                .named()
-                .map(|place| lists.get(&place).map_or(0, |list| self.list(|out| out.extend_from_slice(list))))
-                .collect();
+            let places: Vec<u64> =
+                entry.named().map(|place| lists.get(&place).map_or(0, |list| self.named(list))).collect();
             self.append(own, &places, |out| out.extend_from_slice(entry.payload));
         }
     }
@@ -222,6 +239,7 @@ impl NewBatch {
 
     fn forget_lists(&mut self) {
         self.lists.clear();
+        self.latest.iter_mut().for_each(|(list, _)| list.clear());
         self.lists_from = self.start;
     }
 

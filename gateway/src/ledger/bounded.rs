@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::plain::is_visible;
+use crate::swar::is_visible;
 
 /// A string of others: at most 128 bytes, without control characters, terminal escapes, or characters that reorder or hide text.
 ///

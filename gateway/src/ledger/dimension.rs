@@ -16,7 +16,7 @@ use tollgate_policy::name::{Name, ResourceId};
 use tollgate_policy::price::NanoUsd;
 
 use super::bounded::Bounded;
-use super::json::member;
+use super::json::{Json, member};
 use super::outcome::{Outcome, UsageSource};
 
 /// Hands the table to a macro. A line says what it is, its name, its type in a record, and which part of the line it stands in: what the
@@ -76,9 +76,18 @@ macro_rules! dimension {
                 match self { $( Self::$variant => stringify!($name), )* }
             }
 
-            /// The member of each as it stands behind another one, and which part of the JSON it stands in.
-            pub(crate) const MEMBERS: [(&'static str, LinePart); Self::ALL.len()] =
-                [$( (member!(stringify!($name)), LinePart::$part) ),*];
+            /// The member of each as it stands behind another one.
+            pub(crate) const MEMBERS: [&'static str; Self::ALL.len()] = [$( member!(stringify!($name)) ),*];
+
+            /// Writes those of `texts` that stand in this part of the JSON. One after the other: names of a known length need no call to copy.
+            #[inline(always)]
+            pub(crate) fn write(texts: &Texts<'_>, part: LinePart, json: &mut Json<'_>) {
+                $(
+                    if part == LinePart::$part {
+                        json.some(member!(stringify!($name)), texts[Self::$variant as usize]);
+                    }
+                )*
+            }
 
             /// What it is, in a sentence without its full stop.
             pub fn help(self) -> &'static str {
@@ -184,10 +193,16 @@ macro_rules! number {
             /// All of them, in the order of their declaration.
             pub(crate) const ALL: [Self; [$( Self::$variant ),*].len()] = [$( Self::$variant ),*];
 
-            /// The member of each as it stands behind another one, which part of the JSON it stands in, and whether it is `true` where it is
-            /// there.
-            pub(crate) const MEMBERS: [(&'static str, NumberPart, bool); Self::ALL.len()] =
-                [$( (member!($member), NumberPart::$part, <$type as Counted>::IS_FLAG) ),*];
+            /// Writes those of `numbers` that stand in this part of the JSON. A flag is `true` where it is there.
+            #[inline(always)]
+            pub(crate) fn write(numbers: &Numbers, part: NumberPart, json: &mut Json<'_>) {
+                $(
+                    if part == NumberPart::$part && let Some(value) = numbers[Self::$variant as usize] {
+                        json.raw(member!($member));
+                        if <$type as Counted>::IS_FLAG { json.raw("true") } else { json.integer(value) }
+                    }
+                )*
+            }
         }
     };
 }

@@ -164,16 +164,16 @@ impl Fields<'_> {
     /// Who called what, how it ended and what it used: how the JSON begins, without its end.
     fn write_call(&self, json: &mut Json<'_>) {
         self.write_id(json);
-        self.write_numbers(json, NumberPart::Times);
-        self.write_texts(json, LinePart::Access);
+        Number::write(&self.numbers, NumberPart::Times, json);
+        Dimension::write(&self.texts, LinePart::Access, json);
         json.some(member!("method"), self.details[Detail::Method as usize]);
         json.some(member!("path"), self.path);
-        self.write_numbers(json, NumberPart::Ending);
+        Number::write(&self.numbers, NumberPart::Ending, json);
         if let Some(trace) = self.trace {
             json.word(member!("trace_id"), str::from_utf8(&trace.hex()).unwrap_or_default());
         }
         json.list(member!("attempts"), self.attempts.iter(), |json, attempt| attempt.write(json));
-        self.write_numbers(json, NumberPart::Bytes);
+        Number::write(&self.numbers, NumberPart::Bytes, json);
         self.write_units(json);
     }
 
@@ -188,19 +188,19 @@ impl Fields<'_> {
             Dimension::Credential,
             Dimension::Model,
         ] {
-            json.some(Dimension::MEMBERS[dimension as usize].0, self.texts[dimension as usize]);
+            json.some(Dimension::MEMBERS[dimension as usize], self.texts[dimension as usize]);
         }
         self.write_charges(json);
-        self.write_numbers(json, NumberPart::Cost);
+        Number::write(&self.numbers, NumberPart::Cost, json);
         json.some(member!("price_version"), self.details[Detail::PriceVersion as usize]);
-        self.write_numbers(json, NumberPart::Rest);
+        Number::write(&self.numbers, NumberPart::Rest, json);
         json.raw("}");
     }
 
     fn write_rest(&self, json: &mut Json<'_>) {
-        self.write_texts(json, LinePart::Rest);
+        Dimension::write(&self.texts, LinePart::Rest, json);
         json.some(member!("proof"), self.details[Detail::Proof as usize]);
-        self.write_numbers(json, NumberPart::Rest);
+        Number::write(&self.numbers, NumberPart::Rest, json);
         json.some(member!("operation"), self.details[Detail::Operation as usize]);
         json.some(member!("credential_version"), self.details[Detail::CredentialVersion as usize]);
         json.some(member!("peer"), self.details[Detail::Peer as usize]);
@@ -219,26 +219,6 @@ impl Fields<'_> {
     fn write_id(&self, json: &mut Json<'_>) {
         json.word("{\"id\":", str::from_utf8(&self.id.hex()).unwrap_or_default());
         json.time(member!("at"), self.at);
-    }
-
-    fn write_texts(&self, json: &mut Json<'_>, of: LinePart) {
-        for ((name, part), text) in Dimension::MEMBERS.iter().zip(&self.texts) {
-            if *part == of {
-                json.some(name, text);
-            }
-        }
-    }
-
-    fn write_numbers(&self, json: &mut Json<'_>, of: NumberPart) {
-        for ((name, part, is_flag), value) in Number::MEMBERS.iter().zip(&self.numbers) {
-            if *part != of {
-                continue;
-            }
-            if let Some(value) = value {
-                json.raw(name);
-                if *is_flag { json.raw("true") } else { json.integer(*value) }
-            }
-        }
     }
 
     fn write_units(&self, json: &mut Json<'_>) {
@@ -266,7 +246,7 @@ impl Fields<'_> {
 impl JsonObject for Fields<'_> {
     fn write(&self, json: &mut Json<'_>) {
         self.write_call(json);
-        self.write_numbers(json, NumberPart::Cost);
+        Number::write(&self.numbers, NumberPart::Cost, json);
         self.write_rest(json);
     }
 }

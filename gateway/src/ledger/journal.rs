@@ -33,7 +33,7 @@ use super::batch::{EntryKind, NewBatch};
 use super::chain::ChainHead;
 use super::fields::Fields;
 use super::line::Row;
-use super::payload;
+use super::payload::{self, Appended};
 use super::record::{HoldLine, Outcome, Record};
 use super::rollup::Rollup;
 use super::segment::{ProcessEpoch, SegmentEnd};
@@ -145,7 +145,8 @@ impl Journal {
         if state.broken.is_some() {
             return Err(LedgerError::Unavailable);
         }
-        let (at, offset) = state.append(EntryKind::Hold, &line.fields());
+        let (at, Appended { start, .. }) = state.append(EntryKind::Hold, &line.fields());
+        let offset = state.length + start as u64;
         if let Some(rollup) = &mut state.rollup {
             rollup.hold(line.id, offset);
         }
@@ -177,9 +178,9 @@ impl Journal {
         if let Some(broken) = &mut state.broken {
             return Err(broken.retain(&fields));
         }
-        let (at, _) = state.append(EntryKind::Record, &fields);
+        let (at, Appended { named, .. }) = state.append(EntryKind::Record, &fields);
         if let Some(rollup) = &mut state.rollup {
-            rollup.record(&fields);
+            rollup.record_naming(&fields, named);
         }
         drop(state);
         seen(&fields);
@@ -325,15 +326,14 @@ impl JournalState {
 
     /// All that is in the file and was not handed over. Nothing is in memory.
     fn range(&mut self) -> SegmentRange {
-        let rollup = self.rollup.replace(Rollup::default());
+        let rollup = self.rollup.replace(Rollup::default()).map(Rollup::closed);
         let from = std::mem::replace(&mut self.counted, self.length);
         SegmentRange { end: self.written.clone(), from, until: self.length, rollup }
     }
 
-    /// Also gives where the entry begins in the file.
-    fn append(&mut self, kind: EntryKind, fields: &Fields<'_>) -> (Position, u64) {
-        let start = payload::append(&mut self.batch, kind, fields);
-        (self.appended(), self.length + start as u64)
+    fn append(&mut self, kind: EntryKind, fields: &Fields<'_>) -> (Position, Appended) {
+        let appended = payload::append(&mut self.batch, kind, fields);
+        (self.appended(), appended)
     }
 
     fn appended(&mut self) -> Position {

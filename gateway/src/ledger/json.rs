@@ -5,7 +5,7 @@
 
 use jiff::Timestamp;
 
-use super::plain::has_escapes;
+use crate::swar::has_escapes;
 
 /// An object that is being written at the end of a buffer.
 #[derive(Debug)]

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::amount::{Amount, Amounts, Unit};
-use super::batch::{BatchEntry, EntryKind, NewBatch, TextList};
+use super::batch::{BatchEntry, EntryKind, NewBatch, ROLES, TextList};
 use super::fields::{AttemptFields, CorrectedUsage, CorrectionFields, DETAILS, Fields, RowCharge};
 use super::line::{Row, RowAttempt};
 use super::record_id::RecordId;
@@ -31,21 +31,40 @@ const TRACE_BYTES: u64 = 16;
 #[error("it is not of the form of its kind, or names texts that cannot be read")]
 pub(crate) struct Unreadable;
 
-/// Appends a hold or a record. Gives where its entry begins in the batch.
-pub(crate) fn append(batch: &mut NewBatch, kind: EntryKind, fields: &Fields<'_>) -> usize {
+/// Where something was appended.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Appended {
+    /// Where its entry begins in the batch.
+    pub(crate) start: usize,
+    pub(crate) named: NamedLists,
+}
+
+/// Where in the file the lists begin that an entry names. In one segment another list begins elsewhere.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct NamedLists {
+    /// Its dimensions.
+    pub(crate) texts: u64,
+    /// Limit and key of each charge.
+    pub(crate) charges: u64,
+}
+
+/// Appends a hold or a record.
+pub(crate) fn append(batch: &mut NewBatch, kind: EntryKind, fields: &Fields<'_>) -> Appended {
     let units = &fields.units;
+    let role = if kind == EntryKind::Hold { 0 } else { ROLES / 2 };
     let lists = [
-        batch.list(|out| all(&fields.texts, out)),
-        batch.list(|out| all(&fields.details, out)),
-        batch.list(|out| {
+        batch.list(role, |out| all(&fields.texts, out)),
+        batch.list(role + 1, |out| all(&fields.details, out)),
+        batch.list(role + 2, |out| {
             fields.charges.each(|limit, key, _| {
                 text(limit, out);
                 text(key, out);
             });
         }),
-        batch.list(|out| units.entries().for_each(|(unit, _)| text(unit.as_str(), out))),
+        batch.list(role + 3, |out| units.entries().for_each(|(unit, _)| text(unit.as_str(), out))),
     ];
-    batch.append(kind, &lists, |out| write(fields, out))
+    let start = batch.append(kind, &lists, |out| write(fields, out));
+    Appended { start, named: NamedLists { texts: lists[0], charges: lists[2] } }
 }
 
 /// All of them, unless all are empty.

@@ -75,6 +75,7 @@ macro_rules! with_numbers {
 
         impl Record {
             /// A record of which nothing is known yet but when it began; its outcome is [`Outcome::Refused`] until a stage knows better.
+            #[inline]
             pub fn new(id: RecordId, at: Timestamp, method: Bounded) -> Self {
                 Self {
                     id,

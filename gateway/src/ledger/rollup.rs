@@ -12,6 +12,7 @@ use tollgate_policy::map::Map;
 use super::amount::Amounts;
 use super::dimension::{Dimension, Number, Texts};
 use super::fields::{CorrectedUsage, CorrectionFields, Fields};
+use super::payload::NamedLists;
 use super::record::RecordId;
 use super::varint;
 
@@ -71,7 +72,27 @@ pub(crate) struct Rollup {
     /// The least and the greatest id of a record.
     pub(crate) ids: Option<(RecordId, RecordId)>,
     pub(crate) records: u64,
+    pending: PendingSums,
     key: Vec<u8>,
+}
+
+/// Each value with its key as it is encoded.
+type Encoded<K, V> = Map<K, (Box<[u8]>, V)>;
+
+/// What is not added to the sums yet: by where the texts of its keys begin in the journal, so that nothing is encoded for most records.
+#[derive(Debug, Default)]
+struct PendingSums {
+    sums: Encoded<(u64, u16, i64), RollupSums>,
+    charges: Encoded<(u64, usize, i64), i64>,
+    limits: Map<(u64, usize), LimitTerms>,
+}
+
+/// What the id of a limit says of its charges.
+#[derive(Debug, Clone, Copy)]
+struct LimitTerms {
+    granule: i64,
+    /// A hold of it grows while its call lasts.
+    in_pieces: bool,
 }
 
 impl Rollup {
@@ -80,8 +101,30 @@ impl Rollup {
         self.open.insert(id, offset);
     }
 
-    /// Adds a record that is being written, or was read back.
+    /// Adds a record that was read back.
     pub(crate) fn record(&mut self, record: &Fields<'_>) {
+        self.add(record, None);
+    }
+
+    /// Adds a record that is being written and names these lists of its segment. [`Rollup::closed`] has it in the sums.
+    pub(crate) fn record_naming(&mut self, record: &Fields<'_>, lists: NamedLists) {
+        self.add(record, Some(lists));
+    }
+
+    /// With all that was added in the sums.
+    pub(crate) fn closed(mut self) -> Self {
+        let PendingSums { sums, charges, limits: _ } = std::mem::take(&mut self.pending);
+        for (key, part) in sums.into_values() {
+            self.sums.entry(key).or_default().add(&part);
+        }
+        for (key, part) in charges.into_values() {
+            let sum = self.charges.entry(key).or_default();
+            *sum = sum.saturating_add(part);
+        }
+        self
+    }
+
+    fn add(&mut self, record: &Fields<'_>, lists: Option<NamedLists>) {
         let number = |number| record.number(number).unwrap_or_default();
         let sums = RollupSums {
             requests: record.number(Number::Count).unwrap_or(1),
@@ -95,11 +138,22 @@ impl Rollup {
         let key = RollupKey { texts: record.texts, status, minute: minute(record.at) };
         match &record.correction {
             Some(CorrectionFields { takes: Some(taken), .. }) => self.correction(taken, key, &sums),
-            _ => self.sum(key, &sums),
+            _ => match lists {
+                Some(lists) => self.sum_naming(lists.texts, key, &sums),
+                None => self.sum(key, &sums),
+            },
         }
         let mut has_grown = false;
-        let opened = record.held_at.unwrap_or(record.at);
-        record.charges.each(|limit, key, amount| has_grown |= self.charge(limit, key, opened, amount));
+        let opened = record.held_at.unwrap_or(record.at).as_millisecond();
+        let mut index = 0;
+        record.charges.each(|limit, key, amount| {
+            let key = ChargeKey { limit, key, opened };
+            has_grown |= match lists {
+                Some(lists) => self.charge_naming((lists.charges, index), key, amount),
+                None => self.charge(key, amount),
+            };
+            index += 1;
+        });
         self.seen(record.id, has_grown);
         if let Some(correction) = &record.correction {
             self.corrections.push((record.id, correction.corrects));
@@ -145,6 +199,14 @@ impl Rollup {
         }
     }
 
+    fn sum_naming(&mut self, texts: u64, key: RollupKey<'_>, sums: &RollupSums) {
+        let make = || {
+            key.encode(&mut self.key);
+            (self.key.as_slice().into(), RollupSums::default())
+        };
+        self.pending.sums.entry((texts, key.status, key.minute)).or_insert_with(make).1.add(sums);
+    }
+
     /// `has_grown`: its hold may have lines in an earlier stretch as well as in this one.
     fn seen(&mut self, id: RecordId, has_grown: bool) {
         if self.open.remove(&id).is_none() || has_grown {
@@ -154,17 +216,40 @@ impl Rollup {
         self.records += 1;
     }
 
-    /// Whether a hold of this limit grows while its call lasts.
-    fn charge(&mut self, limit: &str, key: &str, opened: Timestamp, amount: i64) -> bool {
-        let id = LimitId::read(limit);
-        let opened = opened.as_millisecond();
-        let opened = opened - opened.rem_euclid(granule(id.as_ref()));
-        ChargeKey { limit, key, opened }.encode(&mut self.key);
+    /// Whether a hold of this limit grows while its call lasts. The key has the moment itself.
+    fn charge(&mut self, key: ChargeKey<'_>, amount: i64) -> bool {
+        let terms = LimitTerms::of(key.limit);
+        terms.rounded(key).encode(&mut self.key);
         match self.charges.get_mut(&*self.key) {
             Some(sum) => *sum = sum.saturating_add(amount),
             None => drop(self.charges.insert(self.key.as_slice().into(), amount)),
         }
-        id.is_some_and(|id| id.unit.is_taken_in_pieces())
+        terms.in_pieces
+    }
+
+    /// [`Rollup::charge`] of the charge at this place of this list.
+    fn charge_naming(&mut self, at: (u64, usize), key: ChargeKey<'_>, amount: i64) -> bool {
+        let terms = *self.pending.limits.entry(at).or_insert_with(|| LimitTerms::of(key.limit));
+        let key = terms.rounded(key);
+        let make = || {
+            key.encode(&mut self.key);
+            (self.key.as_slice().into(), 0)
+        };
+        let (_, sum) = self.pending.charges.entry((at.0, at.1, key.opened)).or_insert_with(make);
+        *sum = sum.saturating_add(amount);
+        terms.in_pieces
+    }
+}
+
+impl LimitTerms {
+    fn of(limit: &str) -> Self {
+        let id = LimitId::read(limit);
+        let in_pieces = id.as_ref().is_some_and(|id| id.unit.is_taken_in_pieces());
+        Self { granule: granule(id.as_ref()), in_pieces }
+    }
+
+    const fn rounded<'a>(&self, key: ChargeKey<'a>) -> ChargeKey<'a> {
+        ChargeKey { opened: key.opened - key.opened.rem_euclid(self.granule), ..key }
     }
 }
 
@@ -279,6 +364,15 @@ mod tests {
             let (mut written, mut read) = (Rollup::default(), Rollup::default());
             written.record(&record.fields());
             read.record(&read_back(&record).fields());
+            let mut named = Rollup::default();
+            // Twice, so that what is remembered is used; the second list takes the place of the first.
+            for texts in [7, 7, 8] {
+                named.record_naming(&record.fields(), NamedLists { texts, charges: texts });
+            }
+            let named = named.closed();
+            let mut thrice = Rollup::default();
+            (0..3).for_each(|_| thrice.record(&record.fields()));
+            assert_eq!((named.sums, named.charges), (thrice.sums, thrice.charges));
             assert_eq!(written.sums, read.sums);
             assert_eq!(written.charges, read.charges);
             assert_eq!((written.ended, written.ids), (read.ended, read.ids));

@@ -109,9 +109,12 @@ impl FramingScan {
     }
 
     /// Judges a line, without its line feed.
+    #[inline]
     fn line(&mut self, line: &[u8]) -> Result<(), Unclear> {
         if self.last.is_none() {
-            return self.judge(line.strip_suffix(b"\r").ok_or(Unclear)?);
+            let line = line.strip_suffix(b"\r").ok_or(Unclear)?;
+            let is_field = self.place == FramingState::Head && !line.is_empty();
+            return if is_field { self.field(line) } else { self.judge(line) };
         }
         self.keep(line);
         let mut begun = std::mem::take(&mut self.begun);
@@ -157,18 +160,24 @@ impl FramingScan {
         Ok(())
     }
 
+    #[inline]
     fn field(&mut self, line: &[u8]) -> Result<(), Unclear> {
+        // One byte tells most fields from those two that matter.
+        match line.first() {
+            Some(b'c' | b'C' | b't' | b'T') => self.framing_field(line),
+            _ => Ok(()),
+        }
+    }
+
+    fn framing_field(&mut self, line: &[u8]) -> Result<(), Unclear> {
         let value = |name: &str| {
             let (head, rest) = line.split_at_checked(name.len())?;
             rest.strip_prefix(b":").filter(|_| head.eq_ignore_ascii_case(name.as_bytes()))
         };
-        // One byte tells most fields from these two.
-        let framing = match line.first().map(u8::to_ascii_lowercase) {
-            Some(b'c') => value("content-length").map(|value| length(value).map(Framing::Length)),
-            Some(b't') => value("transfer-encoding")
-                .map(|value| value.trim_ascii().eq_ignore_ascii_case(b"chunked").then_some(Framing::Chunked)),
-            _ => None,
-        };
+        let coding =
+            |value: &[u8]| value.trim_ascii().eq_ignore_ascii_case(b"chunked").then_some(Framing::Chunked);
+        let framing = value("content-length").map(|value| length(value).map(Framing::Length));
+        let framing = framing.or_else(|| value("transfer-encoding").map(coding));
         let Some(framing) = framing else { return Ok(()) };
         if self.framing != Framing::Nothing || line.len() >= KEPT {
             return Err(Unclear);

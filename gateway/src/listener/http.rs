@@ -16,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::framing::Strict;
 use crate::core::Core;
+use crate::in_place::boxed;
 use crate::metering::{Relay, RelayEnd, ReplyBody};
 use crate::request;
 use crate::session::{Session, Shutdown};
@@ -81,13 +82,15 @@ impl RelaySlot {
 pub(super) fn answer(
     core: Arc<Core>,
     session: Arc<Session>,
-    mut request: Request<Incoming>,
+    request: Request<Incoming>,
     switched: RelaySlot,
 ) -> impl Future<Output = Result<Response<ReplyBody>, Infallible>> {
     session.deadline.on_request();
-    let stream = (request.method() == Method::CONNECT).then(|| hyper::upgrade::on(&mut request));
+    let mut request = boxed(|| request);
+    let stream = (request.method() == Method::CONNECT).then(|| hyper::upgrade::on(&mut *request));
+    let own_session = Arc::clone(&session);
     // Boxed: hyper moves the future around before it polls it, and this one is large.
-    let answer = Box::pin(request::handle(core, Arc::clone(&session), Box::new(request)));
+    let answer = Box::into_pin(boxed(|| request::handle(core, own_session, request)));
     async move {
         let mut answer = answer.await;
         if let Some(relay) = answer.body_mut().take_relay() {

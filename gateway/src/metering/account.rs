@@ -29,6 +29,7 @@ use crate::caller_body::{BodyDiscard, Leftover};
 use crate::caller_usage::{CallPlace, CallsFull, UsagePermit};
 use crate::core::Core;
 use crate::identity::CallerContext;
+use crate::in_place::boxed;
 use crate::key_health::SelectedKey;
 use crate::ledger::{Attempt, Bounded, HoldLine, LedgerError, Outcome, Position, Record, RecordId};
 use crate::quota::{Hold, RateHeaders};
@@ -110,8 +111,9 @@ impl Account {
     /// Opens the account when the head has been read.
     pub(crate) fn open(core: Arc<Core>, method: &Method, headers: &HeaderMap) -> Box<Self> {
         core.recorder.began();
-        let mut account = Box::new(Self {
-            record: Record::new(RecordId::new(), Timestamp::now(), Bounded::new(method.as_str())),
+        let (id, at, method) = (RecordId::new(), Timestamp::now(), Bounded::new(method.as_str()));
+        let mut account = boxed(|| Self {
+            record: Record::new(id, at, method),
             core,
             started: Instant::now(),
             phase: AccountPhase::Unproven,

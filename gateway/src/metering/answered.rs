@@ -8,6 +8,7 @@ use tollgate_policy::denial::Denial;
 use super::permitted::PermittedCall;
 use crate::fault::Faults;
 use crate::identity::{CallProof, CallerContext};
+use crate::in_place::boxed;
 use crate::injection::{Scrubber, Template};
 use crate::key_health::SelectedKey;
 use crate::upstream::{Answer, AnswerBody, Lease};
@@ -42,7 +43,7 @@ impl Answered {
         // That of the connection to the provider; the caller has a connection, and a version, of its own (RFC 9110, section 2.5).
         head.version = Version::HTTP_11;
         let proof = context.proof().map(Box::new);
-        Box::new(Self {
+        boxed(|| Self {
             head,
             body,
             lease: answer.lease,

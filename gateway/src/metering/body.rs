@@ -25,6 +25,7 @@ use super::usage::{Announced, Output, UsageReader};
 use crate::core::Core;
 use crate::fault::{Faults, Stage};
 use crate::identity::CallProof;
+use crate::in_place::boxed;
 use crate::injection::{self, Messages, Scrubber, Seen};
 use crate::key_health::SelectedKey;
 use crate::ledger::{Outcome, Wait};
@@ -93,7 +94,8 @@ impl MeteredBody {
         let announced = Announced::of(label, call.facts.stream);
         let metered = call.metered();
         let billed = head.status.is_success();
-        let reader = metered.filter(|_| billed).map(|e| UsageReader::new(e, announced, call.hides_usage));
+        let reader = metered.filter(|_| billed);
+        let reader = reader.map(|e| boxed(|| UsageReader::new(e, announced, call.hides_usage)));
         let destination = call.permit.destination();
         let total = destination.http().and_then(|http| http.total);
         let stall = Stall::until(destination.timeouts.idle, account.deadline(total));
@@ -102,14 +104,14 @@ impl MeteredBody {
         let seen = if scrubber.is_some() { Seen::NotYet } else { Seen::Unchanged };
         let source = AnswerSource {
             incoming: Some(incoming),
-            reader: reader.map(Box::new),
+            reader,
             lease: Some(lease),
             call,
             account: Some(account),
             billed,
             drained: false,
         };
-        let body = Box::new(Self {
+        let body = boxed(|| Self {
             source,
             output: Output::default(),
             scrubber,

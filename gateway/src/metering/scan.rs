@@ -72,6 +72,7 @@ struct Keeps {
 
 impl Scanner {
     /// Ready for a JSON text.
+    #[inline]
     pub fn new() -> Self {
         Self {
             state: ScanState::Value,

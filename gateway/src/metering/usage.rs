@@ -142,6 +142,7 @@ enum AnswerForm {
 
 impl UsageReader {
     /// `hides_usage` says whether the gateway asked for the extra event of usage and the caller did not.
+    #[inline]
     pub fn new(endpoint: &Endpoint, announced: Announced, hides_usage: bool) -> Self {
         let rules = endpoint.response.clone();
         let events = rules.streamed.is_some().then(|| Events::new(hides_usage));

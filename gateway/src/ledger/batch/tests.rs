@@ -175,7 +175,7 @@ fn named() -> Vec<u8> {
     let (mut batch, mut head) = (NewBatch::at(bytes.len() as u64), ChainHead::NONE);
     for own in ["own one", "own two"] {
         let lists = ["shared", own].map(|text| {
-            batch.list(|out| {
+            batch.list(0, |out| {
                 varint::write(text.len() as u64, out);
                 out.extend_from_slice(text.as_bytes());
             })
@@ -223,7 +223,7 @@ fn a_list_that_is_damaged_takes_with_it_those_who_name_it_and_nobody_else() {
 #[test]
 fn a_list_is_written_again_when_it_is_long_ago_or_the_file_is_another() {
     let mut batch = NewBatch::at(8);
-    let list = |batch: &mut NewBatch| batch.list(|out| out.extend_from_slice(b"\x04text"));
+    let list = |batch: &mut NewBatch| batch.list(0, |out| out.extend_from_slice(b"\x04text"));
     let first = list(&mut batch);
     assert_eq!(list(&mut batch), first);
     batch.append(EntryKind::Record, &[first], |out| out.resize(out.len() + (1 << 20), 0));

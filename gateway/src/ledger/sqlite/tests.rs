@@ -33,9 +33,9 @@ fn write(data_dir: &Path, name: &str, entries: &[Entry]) {
     for entry in entries {
         let mut batch = NewBatch::at(bytes.len() as u64);
         match entry {
-            Entry::Hold(hold) => payload::append(&mut batch, EntryKind::Hold, &hold.fields()),
-            Entry::Record(record) => payload::append(&mut batch, EntryKind::Record, &record.fields()),
-            Entry::Row(row) => payload::append(&mut batch, EntryKind::Record, &row.fields()),
+            Entry::Hold(hold) => payload::append(&mut batch, EntryKind::Hold, &hold.fields()).start,
+            Entry::Record(record) => payload::append(&mut batch, EntryKind::Record, &record.fields()).start,
+            Entry::Row(row) => payload::append(&mut batch, EntryKind::Record, &row.fields()).start,
             Entry::Raw(kind, payload) => {
                 batch.append(*kind, &[], |out| out.extend_from_slice(payload.as_bytes()))
             }

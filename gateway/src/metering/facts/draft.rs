@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use serde_json::value::RawValue;
+use smallvec::SmallVec;
 use tollgate_policy::decision::{Actions, Causes, Facts};
 use tollgate_policy::denial::{Denial, Reason};
 use tollgate_policy::dialect::{Member, RequestRules, ToolRule};
@@ -19,7 +20,7 @@ pub(super) struct Draft<'a, 'de> {
     pub(super) rules: &'a RequestRules,
     text: &'de str,
     /// Deciding members that the body has had.
-    pub(super) seen: Vec<&'a Member>,
+    pub(super) seen: SmallVec<[&'a Member; 16]>,
     pub(super) has_members: bool,
     pub(super) model: Option<Cow<'de, str>>,
     pub(super) model_at: Option<Range<usize>>,
@@ -80,7 +81,7 @@ impl<'a, 'de> Draft<'a, 'de> {
         Self {
             rules,
             text,
-            seen: Vec::new(),
+            seen: SmallVec::new(),
             has_members: false,
             model: None,
             model_at: None,

@@ -1,24 +1,34 @@
-//! Whether a text has bytes that need care, looked at eight at a time: most that are written down are short and have none.
+//! Whether a text has bytes that need care, looked at eight at a time (SWAR): most are short and have none.
 
 const WORD: usize = size_of::<u64>();
 const HIGH_BITS: u64 = repeated(0x80);
 
 /// Whether JSON has to escape some of it.
-pub(super) fn has_escapes(text: &str) -> bool {
+pub(crate) fn has_escapes(text: &str) -> bool {
     any_word(text, |word| has_below(word, b' ') | has(word, b'"') | has(word, b'\\'))
 }
 
 /// Whether it is made of visible ASCII and spaces alone.
-pub(super) fn is_visible(text: &str) -> bool {
+pub(crate) fn is_visible(text: &str) -> bool {
     !any_word(text, |word| has_below(word, b' ') | has(word, 0x7f) | word & HIGH_BITS)
 }
 
-/// Whether `finds` something in one of its words, the last of which is filled up with spaces.
+/// Whether the text has this byte of ASCII.
+#[inline]
+pub(crate) fn has_byte(text: &str, byte: u8) -> bool {
+    any_word(text, |word| has(word, byte))
+}
+
+/// Whether `finds` something in one of its words. The last one overlaps the one before; that of a short text is filled up with spaces.
+#[inline]
 fn any_word(text: &str, finds: impl Fn(u64) -> u64) -> bool {
-    let (words, rest) = text.as_bytes().as_chunks::<WORD>();
-    let mut last = [b' '; WORD];
-    last[..rest.len()].copy_from_slice(rest);
-    words.iter().chain([&last]).fold(0, |found, word| found | finds(u64::from_ne_bytes(*word))) != 0
+    let bytes = text.as_bytes();
+    let Some(last) = bytes.last_chunk::<WORD>() else {
+        let filled = bytes.iter().fold(repeated(b' '), |word, byte| word << 8 | u64::from(*byte));
+        return finds(filled) != 0;
+    };
+    let (words, _) = bytes.as_chunks::<WORD>();
+    words.iter().chain([last]).fold(0, |found, word| found | finds(u64::from_ne_bytes(*word))) != 0
 }
 
 const fn repeated(byte: u8) -> u64 {
@@ -52,6 +62,7 @@ mod tests {
                 let escaped = |byte: u8| byte < b' ' || byte == b'"' || byte == b'\\';
                 prop_assert_eq!(has_escapes(text), text.bytes().any(escaped));
                 prop_assert_eq!(is_visible(text), text.bytes().all(|byte| matches!(byte, b' '..=b'~')));
+                prop_assert_eq!(has_byte(text, b'_'), text.bytes().any(|byte| byte == b'_'));
             }
         }
     }
