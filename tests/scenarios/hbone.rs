@@ -139,14 +139,19 @@ async fn a_hundred_tunnels_of_one_connection_carry_either_http_and_end_with_thei
     let slow: Vec<_> = slow.collect();
     eventually("all are under way", || fixture.upstream.count() == 200).await;
     assert!(slow.iter().all(|answer| !answer.is_finished()), "none has ended before the drain");
+    assert_eq!(mesh_client.wire().leaving(), [0; 0]);
     fixture.gateway.begin_drain();
+    // It is told to open its next tunnel elsewhere while those that are open go on.
+    eventually("it is told", || !mesh_client.wire().leaving().is_empty()).await;
+    assert!(!mesh_client.is_open().await, "no other tunnel is opened on it");
+    assert!(slow.iter().all(|answer| !answer.is_finished()), "all of them go on");
     for answer in slow {
         let answer = answer.await.unwrap().unwrap();
         answer.assert_status(200);
         assert_eq!(answer.body, "begun ended");
     }
     assert!(fixture.gateway.ended().await.success());
-    assert!(!mesh_client.is_open().await, "the connection has ended");
+    assert!(mesh_client.wire().leaving().iter().all(|code| *code == 0), "without an error");
 }
 
 #[tokio::test(flavor = "multi_thread")]
