@@ -267,7 +267,7 @@ async fn calls_are_sent_again_within_the_budget_and_only_those_that_may_be_made_
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_with_as_many_calls_as_it_takes_refuses_more_and_is_healthy_all_the_while() {
     let mut plan = Plan::new();
-    plan.settings.extra = "limits: {calls: 8}\n".to_owned();
+    plan.settings.extra = "limits: {calls: 16}\n".to_owned();
     let fixture = plan
         .start(|seen| match seen.target.as_str() {
             "/slow" => Reply::status(200).data("begun ").wait(Duration::from_secs(4)).data("ended"),
@@ -279,24 +279,24 @@ async fn a_gateway_with_as_many_calls_as_it_takes_refuses_more_and_is_healthy_al
         let client = fixture.caller(&format!("spiffe://prod.acme/ns/checkout/sa/{caller}"));
         calls.spawn(async move { crowd(&client, "/up/slow", 8).await });
     }
-    eventually("they are under way", || fixture.upstream.count() >= 4).await;
+    eventually("some are under way", || fixture.upstream.count() > 0).await;
     let client = fixture.caller("spiffe://prod.acme/ns/checkout/sa/e");
     eventually("some are refused", || records(&fixture.gateway).iter().any(|it| it["status"] == 503)).await;
-    for path in ["/livez", "/readyz"] {
+    for path in ["/healthz", "/readyz"] {
         let (status, text) = fixture.gateway.admin_get(path);
         assert_eq!(status, 200, "{path}: {text}");
     }
     let statuses = calls.join_all().await.concat();
     let [served, refused] =
         [200, 503].map(|wanted| statuses.iter().filter(|status| **status == wanted).count());
-    assert!((1..=8).contains(&served) && served + refused == 32, "{statuses:?}");
+    assert!((1..=16).contains(&served) && served + refused == 32, "{statuses:?}");
     let all = records(&fixture.gateway);
     let told = all.iter().filter(|it| it["reason"] == "overloaded" && it["outcome"] == "refused").count();
     assert_eq!((told, fixture.upstream.count()), (refused, served), "{all:#?}");
     // Who is refused is told so, and there is room again.
     client.get("/up/x").await.assert_status(200);
     let mut under_way = JoinSet::new();
-    for _ in 0..8 {
+    for _ in 0..16 {
         let client = client.clone();
         under_way.spawn(async move { client.get("/up/slow").await });
     }

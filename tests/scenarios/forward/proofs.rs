@@ -184,7 +184,8 @@ async fn tls_that_names_no_server_is_read_as_for_the_host_of_its_tunnel() {
     let answer = http.send(named.request(Method::GET, "/one", "")).await.unwrap();
     answer.assert_status(200);
     // What it asks for is for that host all the same.
-    let other = workload.naming("closed.test").request(Method::GET, "/one", "");
+    let mut other = named.request(Method::GET, "/one", "");
+    other.headers_mut().insert("host", HeaderValue::from_static("closed.test"));
     http.send(other).await.unwrap().assert_refused(400, "ambiguous_authority");
     assert_eq!(stand.fixture.upstream.count(), 1);
 }
@@ -198,7 +199,7 @@ async fn a_tunnel_that_is_refused_has_no_certificate_made_and_one_host_has_one()
     let port = upstream.port();
     let more = |plan: &Plan, _: &str| {
         destination("shut", "shut.api.up.test", port, plan.pki.bundle(), "http")
-            + &destination("open", "*.wild.up.test", port, plan.pki.bundle(), "http")
+            + &destination("open", "\"*.wild.up.test\"", port, plan.pki.bundle(), "http")
     };
     let stand = Stand::before(plan, upstream, &["api.up.test", "wild.up.test"], more).await;
     let hello = "\x16\x03\x01\0\x05\x01\0\0\x01\0";

@@ -31,15 +31,19 @@ fn count_from(counter: &str, family: &str, address: &str, port: u16) {
     ));
 }
 
-fn plan() -> Plan {
+/// With a server for the destinations of these names.
+fn plan(names: &[&str]) -> Plan {
     let mut plan = Plan::new();
+    let hosts: Vec<String> = names.iter().map(|name| format!("{name}.up.test")).collect();
+    let hosts: Vec<&str> = hosts.iter().map(String::as_str).collect();
+    plan.server = plan.pki.server(&plan.sandbox, &hosts);
     plan.settings.private_ranges.extend(["10.77.0.0/16".to_owned(), "fd77::/16".to_owned()]);
     plan
 }
 
 /// A destination by HTTP at an address of the network, with its grant; `rest`: its pool, and what else it has.
 fn called(plan: &Plan, name: &str, at: SocketAddr, rest: &str) -> String {
-    let spec = destination(name, "api.up.test", at.port(), plan.pki.bundle(), "http");
+    let spec = destination(name, &format!("{name}.up.test"), at.port(), plan.pki.bundle(), "http");
     let spec = spec.replacen("[127.0.0.1]\n", &format!("[\"{}\"]\n{rest}", at.ip()), 1);
     spec + &grant(name, CALLERS, name, "none", &plan.grant).replace("  credential: none\n", "")
 }
@@ -57,7 +61,7 @@ async fn calls_leave_from_the_next_address_once_theirs_is_gone_or_they_do_not_le
         return;
     }
     network(&["1", "11", "12", "99"]);
-    let mut plan = plan();
+    let mut plan = plan(&["moves", "stays"]);
     let listener = TcpListener::bind("10.77.0.1:0").await.expect("listen");
     let upstream = Upstream::http_on(listener, &plan.server, &["http/1.1"], once);
     watch([upstream.port(), upstream.port()]);
@@ -100,11 +104,11 @@ async fn calls_leave_from_the_next_address_once_theirs_is_gone_or_they_do_not_le
         ["moves", "completed", "10.77.0.11", ""],
         ["moves", "completed", "10.77.0.12", ""],
         ["stays", "completed", "10.77.0.11", ""],
-        ["stays", "refused", "", "source_unavailable"],
+        ["stays", "upstream_failed", "", "source_unavailable"],
     ];
     let mut recorded = sources(records(&fixture.gateway));
     // Of a moment in which the address was gone and not yet known to be.
-    recorded.retain(|it| it[..2] != ["moves", "refused"]);
+    recorded.retain(|it| it[..2] != ["moves", "upstream_failed"]);
     assert_eq!(recorded, expected);
     let log = fixture.gateway.log();
     let lines: Vec<Value> = log
@@ -136,7 +140,7 @@ async fn an_address_without_a_port_left_gives_way_to_the_next_and_the_last_to_no
         return;
     }
     network(&["1", "11", "12", "13", "99"]);
-    let mut plan = plan();
+    let mut plan = plan(&["api"]);
     let listener = TcpListener::bind("10.77.0.1:0").await.expect("listen");
     let port = listener.local_addr().expect("an address").port();
     tokio::spawn(async move {
@@ -212,34 +216,45 @@ async fn an_address_that_the_machine_need_not_have_is_bound_all_the_same() {
         return;
     }
     network(&["1", "99"]);
-    let mut plan = plan();
-    let listener = TcpListener::bind("10.77.0.1:0").await.expect("listen");
-    let upstream = Upstream::http_on(listener, &plan.server, &["http/1.1"], once);
-    let port = upstream.port();
-    watch([port, port]);
-    count_from("free", "ip", "10.77.0.12", port);
-    count_from("bound", "ip", "10.77.0.13", port);
-    let pools = document("SourcePool", "free", "  addresses: [10.77.0.12]\n  freebind: true\n")
-        + &document("SourcePool", "bound", "  addresses: [10.77.0.13]\n");
-    let text = called(&plan, "free", upstream.address(), "  sourcePool: free\n  timeouts: {connect: 1s}\n")
-        + &called(&plan, "bound", upstream.address(), "  sourcePool: bound\n  timeouts: {connect: 1s}\n")
-        + &pools;
+    for host in ["1", "99"] {
+        run(&format!("ip addr add fd77::{host}/128 dev lo nodad"));
+    }
+    let mut plan = plan(&["four", "six", "bound"]);
+    let four = TcpListener::bind("10.77.0.1:0").await.expect("listen");
+    let six = TcpListener::bind("[fd77::1]:0").await.expect("listen");
+    let four = Upstream::http_on(four, &plan.server, &["http/1.1"], once);
+    let six = Upstream::http_on(six, &plan.server, &["http/1.1"], once);
+    watch([four.port(), six.port()]);
+    count_from("four", "ip", "10.77.0.12", four.port());
+    count_from("six", "ip6", "fd77::12", six.port());
+    count_from("bound", "ip6", "fd77::13", six.port());
+    let pool = |pool: &str| format!("  sourcePool: {pool}\n  timeouts: {{connect: 1s}}\n");
+    let text = called(&plan, "four", four.address(), &pool("free"))
+        + &called(&plan, "six", six.address(), &pool("free"))
+        + &called(&plan, "bound", six.address(), &pool("bound"))
+        + &document("SourcePool", "free", "  addresses: [10.77.0.12, \"fd77::12\"]\n  freebind: true\n")
+        + &document("SourcePool", "bound", "  addresses: [\"fd77::13\"]\n");
     plan.settings = plan.settings.resource("fixture.yaml", text);
-    let fixture = plan.start_with(upstream).await;
+    let fixture = plan.start_with(four).await;
     let up = |address: &str| {
         let label = format!("address=\"{address}\"");
         fixture.gateway.metrics().sum("tollgate_source_address_up", &[&label])
     };
-    assert_eq!((up("10.77.0.12"), up("10.77.0.13")), (1.0, 0.0));
+    assert_eq!((up("fd77::12"), up("fd77::13")), (1.0, 0.0));
     assert_eq!(leaves_from(&fixture, "a", "/bound/x").await, Err(503));
-    // It is bound and leaves; no answer finds its way to an address that nobody has.
-    assert!(leaves_from(&fixture, "a", "/free/x").await.is_err());
-    assert!(counted("", "free") > 0);
-    assert_eq!((counted("", "bound"), counted("", "stranger"), fixture.upstream.count()), (0, 0, 0));
-    // Once the network leads it here, without an address of an interface: no look at the machine has to find it first.
+    // An IPv6 address is bound and leaves, and no answer finds its way to it. Without a route that makes it its own, the system lets none
+    // of IPv4 leave.
+    assert!(leaves_from(&fixture, "a", "/six/x").await.is_err());
+    assert!(counted("", "six") > 0);
+    assert_eq!(leaves_from(&fixture, "a", "/four/x").await, Err(503));
+    let none = [counted("", "four"), counted("", "bound"), counted("", "stranger")];
+    assert_eq!((none, six.count(), fixture.upstream.count()), ([0; 3], 0, 0));
+    // Once both are routed here, though no interface has them.
     run("ip route add local 10.77.0.12/32 dev lo");
+    run("ip -6 route add local fd77::12/128 dev lo");
     let client = fixture.caller("spiffe://prod.acme/ns/checkout/sa/a");
-    eventually_leaves(&client, "/free/x", "10.77.0.12").await;
+    eventually_leaves(&client, "/four/x", "10.77.0.12").await;
+    eventually_leaves(&client, "/six/x", "fd77::12").await;
     assert_eq!((counted("", "bound"), counted("", "stranger")), (0, 0));
 }
 
@@ -265,7 +280,7 @@ async fn a_family_that_leads_nowhere_is_left_for_the_pools_address_of_the_other(
     for host in ["1", "2", "11", "99"] {
         run(&format!("ip addr add fd77::{host}/128 dev lo nodad"));
     }
-    let mut plan = plan();
+    let mut plan = plan(&["four", "six"]);
     let four = TcpListener::bind("10.77.0.1:0").await.expect("listen");
     let port = four.local_addr().expect("an address").port();
     let six = TcpListener::bind(("fd77::2", port)).await.expect("listen");

@@ -14,7 +14,7 @@ const MOST: usize = 64 << 20;
 /// What of one connection's tunnels waits in the gateway altogether (`WINDOW_OF_ALL`), in KiB.
 const WINDOW: u64 = 16 << 10;
 /// What else a tunnel takes: a piece each way, and what it is.
-const EACH: u64 = 96;
+const EACH: u64 = 64;
 
 /// A destination on loopback that takes connections and reads nothing of them.
 fn deaf() -> u16 {
@@ -59,10 +59,12 @@ async fn what_waits_for_a_destination_that_does_not_read_is_bounded_and_stops_no
         tokio::spawn(async move {
             let piece = vec![7; 16 << 10];
             for _ in 0..MOST / piece.len() {
-                io.write_all(&piece).await.unwrap();
+                if io.write_all(&piece).await.is_err() {
+                    return;
+                }
                 sent.fetch_add(piece.len(), Ordering::SeqCst);
             }
-            unreachable!("what nobody reads is never all written");
+            panic!("what nobody reads is never all written");
         })
     };
     let mut open = Vec::new();
@@ -83,7 +85,8 @@ async fn what_waits_for_a_destination_that_does_not_read_is_bounded_and_stops_no
         "{STALLED} stalled tunnels: {bytes} bytes taken, resident {before} KiB before, {after} KiB after"
     );
     assert!(writers.iter().all(|writer| !writer.is_finished()), "each of them waits");
-    let bound = WINDOW + EACH * STALLED as u64;
+    // The buffers that bytes come in are not always full of them.
+    let bound = 2 * WINDOW + EACH * STALLED as u64;
     assert!(after < before + bound, "{before} KiB before, {after} KiB after, bound {bound} KiB");
     works(&mut other).await;
     writers.iter().for_each(tokio::task::JoinHandle::abort);

@@ -88,6 +88,7 @@ fn each_trust_domain_is_accepted_through_its_own_bundle_of_the_workload_api_alon
 
 #[test]
 fn what_the_lists_of_the_workload_api_revoke_is_refused_and_those_of_others_revoke_nothing_here() {
+    // Their authorities have one name, as those of SPIRE do.
     let [prod, partner] = ["prod.acme", "partner.example"].map(Domain::new);
     let (good, bad) = (leaf(&prod.issuer, 2), leaf(&prod.issuer, 3));
     let mut files = gateway();
