@@ -4,8 +4,6 @@ use std::net::SocketAddr;
 
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
-use serde_json::json;
-use tollgate_tests::gateway::field;
 use tollgate_tests::hbone::HboneClient;
 
 use super::*;
@@ -89,7 +87,7 @@ async fn calls_leave_from_the_next_address_once_theirs_is_gone_or_they_do_not_le
     }
     assert!(moved.iter().all(|address| address == "10.77.0.12"), "{moved:?}");
     assert_eq!(counted("", "stranger"), 0);
-    // The address is in the record of a call and in its line of the log, and a call that did not leave has none.
+    // The address is in the record of a call, and a call that did not leave has none.
     let sources = |records: Vec<Value>| {
         let of = |record: &Value| {
             let said = ["destination", "outcome", "source", "reason"].map(|member| record[member].clone());
@@ -106,17 +104,10 @@ async fn calls_leave_from_the_next_address_once_theirs_is_gone_or_they_do_not_le
         ["stays", "completed", "10.77.0.11", ""],
         ["stays", "upstream_failed", "", "source_unavailable"],
     ];
-    let mut recorded = sources(records(&fixture.gateway));
+    let mut said = sources(records(&fixture.gateway));
     // Of a moment in which the address was gone and not yet known to be.
-    recorded.retain(|it| it[..2] != ["moves", "upstream_failed"]);
-    assert_eq!(recorded, expected);
-    let log = fixture.gateway.log();
-    let lines: Vec<Value> = log
-        .iter()
-        .filter(|line| !field(line, "source").is_null() && !field(line, "outcome").is_null())
-        .map(|line| json!({"destination": field(line, "destination"), "outcome": field(line, "outcome"), "source": field(line, "source")}))
-        .collect();
-    assert_eq!(sources(lines), &expected[..3]);
+    said.retain(|it| it[..2] != ["moves", "upstream_failed"]);
+    assert_eq!(said, expected);
 }
 
 /// A tunnel that stays open, and the address that its destination says it came from; or why there is none.
@@ -132,15 +123,8 @@ async fn held(mesh: &mut HboneClient, authority: &str) -> Result<(TokioIo<Upgrad
     Ok((tunnel, std::net::Ipv4Addr::from(said).to_string()))
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_address_without_a_port_left_gives_way_to_the_next_and_the_last_to_none() {
-    needs!(has_namespaces());
-    if !is_inside("sources::pool::an_address_without_a_port_left_gives_way_to_the_next_and_the_last_to_none")
-    {
-        return;
-    }
-    network(&["1", "11", "12", "13", "99"]);
-    let mut plan = plan(&["api"]);
+/// A server that tells each connection where it came from, and holds it; its port.
+async fn telling() -> u16 {
     let listener = TcpListener::bind("10.77.0.1:0").await.expect("listen");
     let port = listener.local_addr().expect("an address").port();
     tokio::spawn(async move {
@@ -151,6 +135,19 @@ async fn an_address_without_a_port_left_gives_way_to_the_next_and_the_last_to_no
             held.push(stream);
         }
     });
+    port
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_without_a_port_left_gives_way_to_the_next_and_the_last_to_none() {
+    needs!(has_namespaces());
+    if !is_inside("sources::pool::an_address_without_a_port_left_gives_way_to_the_next_and_the_last_to_none")
+    {
+        return;
+    }
+    network(&["1", "11", "12", "13", "99"]);
+    let mut plan = plan(&["api"]);
+    let port = telling().await;
     watch([port, port]);
     let tcp = |name: &str, pool: &str| {
         let spec =
