@@ -1,7 +1,8 @@
 """A DNS server, by dnslib, that says what a zone file says now, and nothing where that says `drop`.
 
 The file is JSON: {"api.up.test": {"A": ["127.0.0.1"], "AAAA": "drop", "ttl": 1}}. A name that it lacks does not exist; a family
-that a name lacks has no addresses; `fail` is SERVFAIL. Prints a line for each question.
+that a name lacks has no addresses; `fail` is SERVFAIL. `negative` is for how many seconds a name that does not exist may be remembered.
+Prints a line for each question.
 """
 
 import json
@@ -23,6 +24,8 @@ class Zone(BaseResolver):
         reply = request.reply()
         if name not in zone:
             reply.header.rcode = RCODE.NXDOMAIN
+            if seconds := zone.get("negative"):
+                reply.add_auth(*RR.fromZone(f"test. {seconds} SOA ns.test. hosts.test. 1 2 3 4 {seconds}"))
             return reply
         says = zone[name].get(kind, [])
         if says == "drop":

@@ -2,6 +2,7 @@
 //! operator's authority lets the gateway read.
 
 mod programs;
+mod proofs;
 
 use std::fs;
 use std::net::SocketAddr;
@@ -17,7 +18,7 @@ use tollgate_tests::fixture::CHECKOUT;
 use tollgate_tests::gateway::{binary, eventually};
 use tollgate_tests::idp::{self, Idp};
 use tollgate_tests::resources::{credential, destination, document, file_store, grant};
-use tollgate_tests::{Fixture, Plan, Reply, Upstream, ledger, needs};
+use tollgate_tests::{Fixture, Plan, Reply, Seen, Upstream, ledger, needs};
 
 use crate::tokens::in_seconds;
 
@@ -48,14 +49,20 @@ fn to_program(issuer: &str, name: &str, credential: &str) -> String {
     document("Grant", &format!("program-{name}"), spec)
 }
 
+/// A provider that answers nobody without this key.
+fn demanding(seen: &Seen, key: &str) -> Reply {
+    match seen.target.as_str() {
+        _ if seen.header("authorization") != key => Reply::status(401).data("who are you?"),
+        "/slow" => Reply::status(200).data("begun ").wait(Duration::from_secs(3)).data("ended"),
+        _ => Reply::status(200).data("fine"),
+    }
+}
+
 impl Stand {
     async fn start() -> Self {
         let plan = Plan::new();
-        let upstream = Upstream::http(&plan.server, &["http/1.1"], |seen| match seen.target.as_str() {
-            "/slow" => Reply::status(200).data("begun ").wait(Duration::from_secs(3)).data("ended"),
-            _ => Reply::status(200).data("fine"),
-        })
-        .await;
+        let key = format!("Bearer {}", plan.key);
+        let upstream = Upstream::http(&plan.server, &["http/1.1"], move |seen| demanding(seen, &key)).await;
         Self::before(plan, upstream, &["api.up.test"], |_, _| String::new()).await
     }
 
@@ -90,7 +97,10 @@ impl Stand {
             "{name: proxy, kind: forward, address: \"127.0.0.1:0\", clientCertificate: optional}".to_owned(),
             "{name: local, kind: forward, address: \"127.0.0.1:0\", tls: none, clientCertificate: none}"
                 .to_owned(),
+            "{name: sandwich, proxyProtocol: {from: [127.0.0.1/32], spiffeTlv: true}, address: \"127.0.0.1:0\"}"
+                .to_owned(),
         ];
+        plan.settings.client_certificate = "optional";
         plan.settings.tokens = vec![format!(
             "{{kind: oidc, issuer: \"{}\", audience: {AUDIENCE}, keys: {{discovery: {{}}}}, caFile: {}}}",
             idp.issuer(),

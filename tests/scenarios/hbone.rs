@@ -139,14 +139,21 @@ async fn a_hundred_tunnels_of_one_connection_carry_either_http_and_end_with_thei
     let slow: Vec<_> = slow.collect();
     eventually("all are under way", || fixture.upstream.count() == 200).await;
     assert!(slow.iter().all(|answer| !answer.is_finished()), "none has ended before the drain");
+    assert_eq!(mesh_client.wire().leaving().len(), 0);
     fixture.gateway.begin_drain();
+    // It is told to open its next tunnel elsewhere while those that are open go on.
+    eventually("it is told, and then with its last stream", || mesh_client.wire().leaving().len() >= 2).await;
+    let request = Request::connect("api.up.test:80").body(Empty::new()).unwrap();
+    let another = tokio::time::timeout(Duration::from_secs(10), mesh_client.try_ask(request)).await;
+    assert!(another.expect("it does not wait").is_err(), "no other tunnel is opened on it");
+    assert!(slow.iter().all(|answer| !answer.is_finished()), "all of them go on");
     for answer in slow {
         let answer = answer.await.unwrap().unwrap();
         answer.assert_status(200);
         assert_eq!(answer.body, "begun ended");
     }
     assert!(fixture.gateway.ended().await.success());
-    assert!(!mesh_client.is_open().await, "the connection has ended");
+    assert!(mesh_client.wire().leaving().iter().all(|code| *code == 0), "without an error");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tollgate_tests::cluster::Cluster;
 use tollgate_tests::gateway::binary;
 use tollgate_tests::sandbox::parts_dir;
-use tollgate_tests::{Leaf, Plan, Sandbox, helm, needs};
+use tollgate_tests::{Plan, Sandbox, helm, needs};
 
 async fn judge(sandbox: &Sandbox, mut argument: Value) -> Value {
     argument["definitions"] = json!([helm::definitions(), parts_dir().join("gateway-api/1.7.0")]);
@@ -111,14 +111,12 @@ fn systemd_takes_the_units_of_a_virtual_machine() {
     let root = sandbox.inputs().join("machine");
     let units = root.join("etc/systemd/system");
     fs::create_dir_all(&units).expect("a folder");
-    for program in
-        ["usr/local/bin/tollgate", "usr/local/bin/spiffe-helper", "usr/local/bin/spire-agent", "bin/sh"]
-    {
+    for program in ["usr/local/bin/tollgate", "usr/local/bin/spire-agent"] {
         let file = root.join(program);
         fs::create_dir_all(file.parent().expect("a folder")).expect("a folder");
         fs::copy("/bin/true", file).expect("a program");
     }
-    let names = ["tollgate.service", "tollgate-svid.service", "spire-agent.service"];
+    let names = ["tollgate.service", "spire-agent.service"];
     for name in names {
         fs::copy(example("vm").join(name), units.join(name)).expect("the unit");
     }
@@ -138,22 +136,14 @@ fn systemd_takes_the_units_of_a_virtual_machine() {
 fn the_settings_of_a_virtual_machine_are_good_where_its_files_are() {
     let plan = Plan::new();
     let machine = plan.sandbox.inputs().join("machine");
-    let uris = vec!["spiffe://prod.acme/vm/tollgate".to_owned()];
-    let own = plan.prod.issue(&plan.sandbox, "vm", &Leaf { uris, ..Leaf::server(&["localhost"]) });
-    let run = machine.join("run/tollgate");
-    for folder in ["run/tollgate", "etc/tollgate/resources", "etc/tollgate/keys", "var/lib/tollgate-seal"] {
+    for folder in ["etc/tollgate/resources", "etc/tollgate/keys", "var/lib/tollgate-seal"] {
         fs::create_dir_all(machine.join(folder)).expect("a folder");
     }
-    for (from, to) in [(&*own.cert, "svid.pem"), (&*own.key, "svid.key"), (plan.prod.bundle(), "bundle.pem")]
-    {
-        fs::copy(from, run.join(to)).expect("the SVID");
-    }
     fs::write(machine.join("etc/tollgate/keys/openai"), plan.sandbox.canary("vm")).expect("a key");
-    for secret in ["etc/tollgate/keys/openai", "run/tollgate/svid.key"] {
-        fs::set_permissions(machine.join(secret), fs::Permissions::from_mode(0o600)).expect("its mode");
-    }
+    let secret = machine.join("etc/tollgate/keys/openai");
+    fs::set_permissions(secret, fs::Permissions::from_mode(0o600)).expect("its mode");
     let at = |text: &str| {
-        ["/run/tollgate", "/etc/tollgate", "/var/lib/tollgate"].iter().fold(text.to_owned(), |text, place| {
+        ["/etc/tollgate", "/var/lib/tollgate"].iter().fold(text.to_owned(), |text, place| {
             text.replace(place, &format!("{}{place}", machine.display()))
         })
     };

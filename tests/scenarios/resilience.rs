@@ -6,14 +6,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::Method;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tollgate_tests::gateway::{eventually, field};
 use tollgate_tests::ledger::records;
+use tollgate_tests::network::Dns;
 use tollgate_tests::resources::{destination, grant};
-use tollgate_tests::{Client, Fixture, Plan, Protocol, Reply, Upstream};
+use tollgate_tests::{Client, Fixture, Plan, Protocol, Reply, Upstream, needs, python};
 
 const ALL: &str = "  allow: {methods: [GET, POST], paths: [\"/**\"]}\n";
 
@@ -261,4 +262,89 @@ async fn calls_are_sent_again_within_the_budget_and_only_those_that_may_be_made_
         .map(|it| it["attempts"].as_array().map_or(1, Vec::len))
         .sum::<usize>();
     assert_eq!(attempts, 25 + again, "each attempt is a line of its record");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_with_as_many_calls_as_it_takes_refuses_more_and_is_healthy_all_the_while() {
+    let mut plan = Plan::new();
+    plan.settings.extra = "limits: {calls: 16}\n".to_owned();
+    let fixture = plan
+        .start(|seen| match seen.target.as_str() {
+            "/slow" => Reply::status(200).data("begun ").wait(Duration::from_secs(4)).data("ended"),
+            _ => Reply::status(200),
+        })
+        .await;
+    let mut calls = JoinSet::new();
+    for caller in ["a", "b", "c", "d"] {
+        let client = fixture.caller(&format!("spiffe://prod.acme/ns/checkout/sa/{caller}"));
+        calls.spawn(async move { crowd(&client, "/up/slow", 8).await });
+    }
+    eventually("some are under way", || fixture.upstream.count() > 0).await;
+    let client = fixture.caller("spiffe://prod.acme/ns/checkout/sa/e");
+    eventually("some are refused", || records(&fixture.gateway).iter().any(|it| it["status"] == 503)).await;
+    for path in ["/healthz", "/readyz"] {
+        let (status, text) = fixture.gateway.admin_get(path);
+        assert_eq!(status, 200, "{path}: {text}");
+    }
+    let statuses = calls.join_all().await.concat();
+    let [served, refused] =
+        [200, 503].map(|wanted| statuses.iter().filter(|status| **status == wanted).count());
+    assert!((1..=16).contains(&served) && served + refused == 32, "{statuses:?}");
+    let all = records(&fixture.gateway);
+    let told = all.iter().filter(|it| it["reason"] == "overloaded" && it["outcome"] == "refused").count();
+    assert_eq!((told, fixture.upstream.count()), (refused, served), "{all:#?}");
+    // Who is refused is told so, and there is room again.
+    client.get("/up/x").await.assert_status(200);
+    let mut under_way = JoinSet::new();
+    for _ in 0..16 {
+        let client = client.clone();
+        under_way.spawn(async move { client.get("/up/slow").await });
+    }
+    let answers = under_way.join_all().await;
+    let refused: Vec<_> = answers.iter().filter(|answer| answer.status != 200).collect();
+    assert!(!refused.is_empty(), "one caller has at most half of what others leave");
+    for answer in refused {
+        answer.assert_refused(503, "overloaded");
+        assert!(answer.headers.contains_key("retry-after"), "{:?}", answer.headers);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_addresses_that_of_the_gateways_own_zone_is_called_and_the_other_once_it_is_gone() {
+    let mut plan = Plan::new();
+    let far = TcpListener::bind("127.0.0.2:0").await.expect("listen");
+    let port = far.local_addr().expect("an address").port();
+    let near = TcpListener::bind(("127.0.0.3", port)).await.expect("listen");
+    let once = |_: &_| Reply::status(200).header("connection", "close");
+    let far = Upstream::http_on(far, &plan.server, &["http/1.1"], once);
+    let near = Upstream::http_on(near, &plan.server, &["http/1.1"], once);
+    with(&mut plan, port, "127.0.0.2, 127.0.0.3", "");
+    plan.settings.egress = "zoneRanges: [127.0.0.3/32]".to_owned();
+    let fixture = plan.start_with(far).await;
+    let client = fixture.checkout();
+    assert_eq!(crowd(&client, "/up/x", 20).await, [200; 20]);
+    assert_eq!((near.count(), fixture.upstream.count()), (20, 0));
+    drop(near);
+    assert_eq!(crowd(&client, "/up/x", 20).await, [200; 20]);
+    assert_eq!(fixture.upstream.count(), 20);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn that_a_name_does_not_exist_is_asked_once_as_long_as_its_zone_says() {
+    needs!(python::installed());
+    let mut plan = Plan::new();
+    // In seconds: more than the calls take.
+    let dns = Dns::start(&plan.sandbox, &json!({"negative": 25})).await;
+    let text = plan.complete(443).resources[0].1.replace("  addresses: [127.0.0.1]\n", "");
+    plan.settings = plan.settings.clone().resource("fixture.yaml", text);
+    plan.settings.egress = dns.egress();
+    plan.settings.extra = "cores: 1\n".to_owned();
+    let fixture = plan.start(|_| Reply::status(200)).await;
+    let client = fixture.checkout();
+    client.get("/up/x").await.assert_refused(502, "dns_failed");
+    let asked = || ["A", "AAAA"].map(|kind| dns.asked(&format!("{kind} api.up.test")));
+    let first = asked();
+    assert!(first.iter().all(|count| *count <= 1) && first != [0, 0], "{first:?}");
+    assert_eq!(crowd(&client, "/up/x", 60).await, [502; 60]);
+    assert!(asked().iter().all(|count| *count <= 1), "{:?} questions for 61 calls", asked());
 }

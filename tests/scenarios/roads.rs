@@ -10,10 +10,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tollgate_tests::gateway::eventually;
-use tollgate_tests::{ledger, needs, websockets};
+use tollgate_tests::{forward, ledger, needs, websockets};
 
-use self::stand::{Caller, GRANTED, Stand};
+use self::stand::{Caller, ENDS_FIRST, ENDS_LAST, FAREWELL, GRANTED, Stand};
 use self::table::{ROADS, Refusal, Row, Rule, Traffic, under};
 use self::way::{Ask, End, Open, Said};
 
@@ -22,6 +23,10 @@ const STRANGERS: &str = "strangers";
 const SECONDS: Duration = Duration::from_secs(15);
 /// What is under way may outlast the proof of its caller by a minute.
 const GRACE: Duration = Duration::from_secs(80);
+/// The time of a certificate in which each road has to be opened.
+const PROVEN_FOR: Duration = Duration::from_secs(30);
+/// More than waits anywhere on the way.
+const PIECE: usize = 300_000;
 /// Names that a request must not have at its destination.
 const ASSERTED: [&str; 6] = [
     "x-forwarded-client-cert",
@@ -84,8 +89,9 @@ fn counted(stand: &Stand, row: &Row, namespace: &str, reason: &str) -> f64 {
 /// What each road under the rule has open, and whose it is.
 async fn opened(stand: &Stand, rule: Rule, path: &str) -> (Vec<(&'static Row, Caller)>, Vec<Open>) {
     let (mut callers, mut all) = (Vec::new(), Vec::new());
+    let ends_in = if rule == Rule::Expired { PROVEN_FOR.as_secs().cast_signed() } else { 3600 };
     for row in under(rule) {
-        let caller = stand.caller(GRANTED, row);
+        let caller = stand.caller_for(GRANTED, row, ends_in);
         let mut open = match row.open(stand, &caller, path).await {
             Ok(open) => open,
             Err(said) => panic!("{}: {said:?}", row.name),
@@ -260,19 +266,41 @@ async fn a_revoked_certificate_opens_nothing_on_any_road_and_ends_what_it_has_op
         let said = row.call(&stand, caller, Ask::path("/key")).await;
         assert!(matches!(said, Said::Cut(_)), "{}: {said:?}", row.name);
     }
+    let callers: Vec<_> = rows.into_iter().zip(callers).collect();
+    assert_end_with_their_proof(&stand, &callers, all, Duration::ZERO).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_certificate_has_opened_on_any_road_ends_with_it() {
+    needs!(websockets::installed());
+    let stand = Stand::start("").await;
+    let (callers, all) = opened(&stand, Rule::Expired, "/endless").await;
+    assert_end_with_their_proof(&stand, &callers, all, PROVEN_FOR).await;
+    for (row, caller) in &callers {
+        let said = row.call(&stand, caller, Ask::path("/key")).await;
+        assert!(matches!(said, Said::Cut(_)), "{}: {said:?}", row.name);
+    }
+}
+
+/// What is open ends with what has proven its caller, which does in so long, and one record of each says so.
+async fn assert_end_with_their_proof(
+    stand: &Stand,
+    callers: &[(&'static Row, Caller)],
+    all: Vec<Open>,
+    proven: Duration,
+) {
     let mut ends = tokio::task::JoinSet::new();
-    for (row, mut open) in rows.iter().copied().zip(all) {
-        let (within, expected) = match row.traffic {
-            Traffic::Bytes => (SECONDS, End::Cut),
-            Traffic::Requests => (GRACE, End::Cut),
-            Traffic::Messages => (GRACE, End::Closed(1008, "certificate_expired".to_owned())),
+    for ((row, _), mut open) in callers.iter().zip(all) {
+        let (row, within, expected) = match row.traffic {
+            Traffic::Bytes => (*row, SECONDS, End::Cut),
+            Traffic::Requests => (*row, GRACE, End::Cut),
+            Traffic::Messages => (*row, GRACE, End::Closed(1008, "certificate_expired".to_owned())),
         };
-        ends.spawn(async move { assert_ended(row, open.end(within).await.as_ref(), &expected) });
+        ends.spawn(async move { assert_ended(row, open.end(proven + within).await.as_ref(), &expected) });
     }
     ends.join_all().await;
-    let callers: Vec<_> = rows.into_iter().zip(callers).collect();
-    let records = records(&stand, &callers, 1).await;
-    for (row, _) in &callers {
+    let records = records(stand, callers, 1).await;
+    for (row, _) in callers {
         let record = &records[row.name];
         // An answer is cut with its connection, as if its caller had left.
         let (outcome, reason) = match row.traffic {
@@ -285,6 +313,69 @@ async fn a_revoked_certificate_opens_nothing_on_any_road_and_ends_what_it_has_op
             "{}: {record}",
             row.name
         );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_way_of_what_is_passed_through_ends_by_itself_on_any_road() {
+    needs!(websockets::installed());
+    let stand = Stand::start("").await;
+    let (mut callers, mut heard) = (Vec::new(), 0);
+    for row in ROADS.iter().filter(|row| row.traffic == Traffic::Bytes) {
+        let caller = stand.caller(GRANTED, row);
+        let both = async {
+            // The caller ends, and is answered behind that.
+            let mut io = row.bytes(&stand, &caller, Ask::path("/")).await.unwrap();
+            io.write_all(ENDS_FIRST).await.unwrap();
+            io.write_all(&[7; PIECE]).await.unwrap();
+            io.shutdown().await.unwrap();
+            let mut said = String::new();
+            io.read_to_string(&mut said).await.unwrap();
+            assert_eq!(said, PIECE.to_string(), "{}", row.name);
+            // The destination ends, and is told the rest behind that.
+            let mut io = row.bytes(&stand, &caller, Ask::path("/")).await.unwrap();
+            io.write_all(ENDS_LAST).await.unwrap();
+            io.flush().await.unwrap();
+            said.clear();
+            io.read_to_string(&mut said).await.unwrap();
+            assert_eq!(said, FAREWELL, "{}", row.name);
+            io.write_all(&[7; PIECE]).await.unwrap();
+            io.shutdown().await.unwrap();
+            heard += PIECE;
+            eventually("the rest has arrived", || stand.heard() == heard).await;
+        };
+        tokio::time::timeout(GRACE, both).await.unwrap_or_else(|_| panic!("{}: nothing ends", row.name));
+        callers.push((row, caller));
+    }
+    records(&stand, &callers, 2).await;
+    for (row, caller) in &callers {
+        for record in of(&stand, caller) {
+            assert_eq!(record["outcome"], "completed", "{}: {record}", row.name);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_server_that_tls_in_a_tunnel_names_is_where_it_leads_on_any_road() {
+    needs!(websockets::installed());
+    let stand = Stand::start("").await;
+    for row in ROADS.iter().filter(|row| row.destination == "named") {
+        let caller = stand.caller(GRANTED, row);
+        for (server, reason) in [("api.up.test", "sni_mismatch"), ("127.0.0.1", "sni_missing")] {
+            let carrier = row.carrier(&stand, &caller, Ask::path("/")).await.unwrap();
+            let refused = forward::tls(carrier, server, stand.pki.roots(), &[]).await;
+            assert!(refused.is_err(), "{}: {server}", row.name);
+            let reasons =
+                || of(&stand, &caller).iter().map(|record| record["reason"].clone()).collect::<Vec<_>>();
+            eventually("it is recorded", || reasons().last() == Some(&reason.into())).await;
+        }
+        assert_eq!(stand.arrived(row), 0, "{}", row.name);
+    }
+    for row in ROADS.iter().filter(|row| row.destination == "named") {
+        let (caller, before) = (stand.caller(GRANTED, row), stand.arrived(row));
+        let said = row.call(&stand, &caller, Ask::path("/key")).await;
+        assert_eq!(said, Said::Through("word".to_owned()), "{}", row.name);
+        assert_eq!(stand.arrived(row), before + 1, "{}", row.name);
     }
 }
 

@@ -1,17 +1,18 @@
 //! Requests over HTTP/1.1 that two servers would cut in different places: gunicorn's corpus, and what it lacks.
 
+mod doors;
+
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use http::HeaderMap;
-use rustls::RootCertStore;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinSet;
-use tollgate_tests::client::RawAnswer;
-use tollgate_tests::forward::{self, Interception};
-use tollgate_tests::hbone::HboneClient;
+use tollgate_tests::idp::Idp;
 use tollgate_tests::sandbox::parts_dir;
-use tollgate_tests::{Client, Fixture, Plan, Protocol, Reply, needs};
+use tollgate_tests::{Fixture, Protocol, needs};
+
+use self::doors::{CLEAR_DOORS, DOORS, Door, clear_doors, doors, in_the_clear, tunnelled};
 
 /// Cases of the corpus that RFC 9110 and 9112 let a proxy repair: what reaches the upstream, if anything, is one request
 /// that we have framed anew.
@@ -27,74 +28,6 @@ const HARMLESS: [(&str, &str); 7] = [
 
 async fn fixture() -> Fixture {
     tunnelled().await.0
-}
-
-/// A gateway with every listener that reads HTTP, and what its callers trust in a proxy's tunnel.
-async fn tunnelled() -> (Fixture, RootCertStore) {
-    let mut plan = Plan::new();
-    for listener in ["name: proxy, kind: forward", "name: tunnels, kind: hbone"] {
-        plan.settings.listeners.push(format!("{{{listener}, address: \"127.0.0.1:0\"}}"));
-    }
-    let interception = Interception::new(&plan.sandbox, &["api.up.test"]);
-    plan.settings.extra = interception.settings();
-    let roots = interception.roots();
-    (plan.start(|_| Reply::status(200).data("reached")).await, roots)
-}
-
-/// A place where HTTP/1.1 is read.
-struct Door {
-    name: &'static str,
-    kind: DoorKind,
-    client: Client,
-    /// What stands before a path there.
-    prefix: &'static str,
-    authority: String,
-}
-
-enum DoorKind {
-    Listener,
-    /// In a tunnel of the mesh.
-    Hbone,
-    /// In TLS in a tunnel of the proxy, which these trust.
-    Intercepted(RootCertStore),
-}
-
-impl Door {
-    /// What comes back for these bytes.
-    async fn raw(&self, fixture: &Fixture, bytes: &[u8]) -> RawAnswer {
-        match &self.kind {
-            DoorKind::Listener => self.client.raw(bytes).await,
-            DoorKind::Hbone => {
-                let tunnel = HboneClient::connect(&self.client).await.tunnel("api.up.test:80").await;
-                RawAnswer::of(&fixture.sandbox, tunnel, bytes).await
-            }
-            DoorKind::Intercepted(roots) => {
-                let asked = forward::ask(&self.client, Protocol::H1, "api.up.test:443", HeaderMap::new());
-                let tunnel = forward::tunnel(asked.await.unwrap()).await.unwrap();
-                let inside = forward::tls(tunnel, "api.up.test", roots.clone(), &["http/1.1"]).await.unwrap();
-                RawAnswer::of(&fixture.sandbox, inside, bytes).await
-            }
-        }
-    }
-}
-
-const DOORS: usize = 5;
-
-fn doors(fixture: &Fixture, intercepted: RootCertStore) -> [Door; DOORS] {
-    let server = fixture.checkout();
-    let at = |listener: &str| server.at(fixture.gateway.listener(listener));
-    let door = |name, kind, client: Client, prefix, authority: Option<&str>| {
-        let authority = authority.unwrap_or_else(|| client.authority()).to_owned();
-        Door { name, kind, client, prefix, authority }
-    };
-    let up = Some("api.up.test");
-    [
-        door("server", DoorKind::Listener, server.clone(), "/up", None),
-        door("proxy", DoorKind::Listener, at("proxy"), "/up", None),
-        door("proxy in absolute form", DoorKind::Listener, at("proxy"), "http://api.up.test", up),
-        door("proxy's tunnel", DoorKind::Intercepted(intercepted), at("proxy"), "", up),
-        door("tunnel of the mesh", DoorKind::Hbone, at("tunnels"), "", up),
-    ]
 }
 
 struct Case {
@@ -142,7 +75,9 @@ fn decode(text: &[u8]) -> Vec<u8> {
 }
 
 /// Makes a case dangerous: a lenient reader would take it for a request to the fixture's destination.
-fn armed(bytes: &[u8], Door { prefix, authority, .. }: &Door) -> Vec<u8> {
+fn armed(bytes: &[u8], door: &Door) -> Vec<u8> {
+    let Door { prefix, authority, .. } = door;
+    let proof = door.proof();
     let end = bytes.windows(2).position(|pair| pair == b"\r\n").unwrap_or(bytes.len());
     let (line, rest) = bytes.split_at(end);
     let mut out = match line.windows(2).position(|pair| pair == b" /") {
@@ -160,10 +95,11 @@ fn armed(bytes: &[u8], Door { prefix, authority, .. }: &Door) -> Vec<u8> {
             out.extend_from_slice(&rest[..value]);
             out.extend_from_slice(b" ");
             out.extend_from_slice(authority.as_bytes());
+            out.extend_from_slice(proof.as_bytes());
             out.extend_from_slice(&rest[value + length..]);
         }
         None => {
-            out.extend_from_slice(format!("\r\nHost: {authority}").as_bytes());
+            out.extend_from_slice(format!("\r\nHost: {authority}{proof}").as_bytes());
             out.extend_from_slice(rest);
         }
     }
@@ -171,7 +107,7 @@ fn armed(bytes: &[u8], Door { prefix, authority, .. }: &Door) -> Vec<u8> {
 }
 
 /// Nothing reaches the upstream whole, nothing is answered below 400, and what is malformed is told so and closed. A request
-/// that is only addressed to nobody (421) or not allowed (403) may be followed by another.
+/// that is only addressed to nobody (421), of nobody (407) or not allowed (403) may be followed by another.
 async fn offence(fixture: &Fixture, door: &Door, name: &str, bytes: &[u8]) -> Option<String> {
     let before = fixture.upstream.count();
     let answer = door.raw(fixture, bytes).await;
@@ -181,7 +117,7 @@ async fn offence(fixture: &Fixture, door: &Door, name: &str, bytes: &[u8]) -> Op
     if HARMLESS.iter().any(|(harmless, _)| name.starts_with(&format!("{harmless} "))) {
         return (reached > 1 || statuses.len() > 1).then_some(shown);
     }
-    let well_formed = statuses.iter().all(|status| [403, 421].contains(status)) && !statuses.is_empty();
+    let well_formed = statuses.iter().all(|status| [403, 407, 421].contains(status)) && !statuses.is_empty();
     let told = well_formed || answer.closed != statuses.is_empty();
     let good = reached == 0 && statuses.iter().all(|status| *status >= 400) && told;
     (!good).then_some(shown)
@@ -189,7 +125,7 @@ async fn offence(fixture: &Fixture, door: &Door, name: &str, bytes: &[u8]) -> Op
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_malformed_request_of_gunicorns_corpus_is_forwarded() {
-    needs!(parts_dir().join("gunicorn/invalid").exists());
+    needs!(parts_dir().join("gunicorn/invalid").exists(), Idp::installed());
     let cases: Arc<[Case]> = corpus().into();
     assert!(cases.len() >= 60, "{} cases", cases.len());
     for (name, why) in HARMLESS {
@@ -198,26 +134,39 @@ async fn no_malformed_request_of_gunicorns_corpus_is_forwarded() {
     // At each door a gateway of its own, so that what arrives came by it.
     let mut work = JoinSet::new();
     for number in 0..DOORS {
-        work.spawn(at_door(number, cases.clone()));
+        let cases = cases.clone();
+        work.spawn(async move {
+            let (fixture, intercepted) = tunnelled().await;
+            at_door(&fixture, &doors(&fixture, intercepted)[number], &cases).await
+        });
+    }
+    for number in 0..CLEAR_DOORS {
+        let cases = cases.clone();
+        work.spawn(async move {
+            let (fixture, token, _idp) = in_the_clear().await;
+            at_door(&fixture, &clear_doors(&fixture, &token)[number], &cases).await
+        });
     }
     let offences: Vec<String> = work.join_all().await.concat();
     assert!(offences.is_empty(), "{offences:#?}");
 }
 
 /// What the corpus does at one door; after it a good request is answered there.
-async fn at_door(number: usize, cases: Arc<[Case]>) -> Vec<String> {
-    let (fixture, intercepted) = tunnelled().await;
-    let door = &doors(&fixture, intercepted)[number];
+async fn at_door(fixture: &Fixture, door: &Door, cases: &[Case]) -> Vec<String> {
     let mut offences = Vec::new();
-    for case in cases.iter() {
+    for case in cases {
         for (form, bytes) in [("as it is", case.bytes.clone()), ("armed", armed(&case.bytes, door))] {
             let name = format!("{} {form} at the {}", case.name, door.name);
-            offences.extend(offence(&fixture, door, &name, &bytes).await);
+            offences.extend(offence(fixture, door, &name, &bytes).await);
         }
     }
-    let good =
-        format!("GET {}/fine HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n", door.prefix, door.authority);
-    assert_eq!(door.raw(&fixture, good.as_bytes()).await.statuses(), [200], "{}", door.name);
+    let good = format!(
+        "GET {}/fine HTTP/1.1\r\nhost: {}{}\r\nconnection: close\r\n\r\n",
+        door.prefix,
+        door.authority,
+        door.proof()
+    );
+    assert_eq!(door.raw(fixture, good.as_bytes()).await.statuses(), [200], "{}", door.name);
     offences
 }
 
@@ -353,11 +302,9 @@ async fn upgrades_that_nobody_allowed_are_not_passed_on() {
 async fn plain_http_on_the_tls_port_gets_nothing() {
     let fixture = fixture().await;
     let mut tcp = tokio::net::TcpStream::connect(fixture.gateway.address()).await.unwrap();
-    tokio::io::AsyncWriteExt::write_all(&mut tcp, b"GET /up/x HTTP/1.1\r\nhost: localhost\r\n\r\n")
-        .await
-        .unwrap();
+    AsyncWriteExt::write_all(&mut tcp, b"GET /up/x HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
     let mut bytes = Vec::new();
-    let read = tokio::io::AsyncReadExt::read_to_end(&mut tcp, &mut bytes);
+    let read = AsyncReadExt::read_to_end(&mut tcp, &mut bytes);
     let _ = tokio::time::timeout(std::time::Duration::from_secs(5), read)
         .await
         .expect("the connection is closed");

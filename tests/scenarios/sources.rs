@@ -1,6 +1,7 @@
 //! Calls leave from the addresses of their pool and from no other, in a network namespace of its own.
 
 mod many;
+mod pool;
 
 use std::net::IpAddr;
 use std::path::Path;

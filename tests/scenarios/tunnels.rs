@@ -1,5 +1,7 @@
 //! Connections that are passed through: databases and TLS of workloads, in tunnels of a mesh and at a listener of their own.
 
+mod bounds;
+
 use std::net::SocketAddr;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -103,14 +105,14 @@ async fn psql_reaches_its_database_through_envoys_tunnels_and_the_gateways_tls()
     needs!(Envoy::installed(), Postgres::installed());
     let plan = Plan::new();
     let server = plan.pki.server(&plan.sandbox, &["safe.test"]);
-    let plain = Postgres::start(&plan.sandbox, None).await;
+    let orders = Postgres::start(&plan.sandbox, None).await;
     let safe = Postgres::start(&plan.sandbox, Some(&server)).await;
     let tls =
         format!("  tls: {{originate: postgres, verify: {{caFile: {}}}}}\n", plan.pki.bundle().display());
-    let resources = passed("orders", plain.port(), "tcp", "") + &passed("safe", safe.port(), "tcp", &tls);
-    let fixture = mesh(plan, &resources).await;
+    let resources = passed("orders", orders.port(), "tcp", "") + &passed("safe", safe.port(), "tcp", &tls);
+    let mut fixture = mesh(plan, &resources).await;
     let checkout = workload(&fixture, "tunnels");
-    for (name, database, is_secured) in [("orders", &plain, "f"), ("safe", &safe, "t")] {
+    for (name, database, is_secured) in [("orders", &orders, "f"), ("safe", &safe, "t")] {
         let refused = safe.psql(SocketAddr::from(([127, 0, 0, 1], safe.port())), "disable", "select 1");
         assert!(!refused.status.success(), "it takes nobody without TLS");
         let envoy = envoy(&fixture, &checkout, &format!("{name}.test:{}", database.port())).await;
@@ -147,6 +149,15 @@ async fn psql_reaches_its_database_through_envoys_tunnels_and_the_gateways_tls()
     }
     let shown = fixture.gateway.tollgate(&["calls", "--destination", "orders"]);
     assert!(String::from_utf8_lossy(&shown.stdout).contains("CONNECT"), "{shown:?}");
+    // Threat 21, as far as a session is passed through: it is that of whoever has the password, which the gateway does not have.
+    let envoy = envoy(&fixture, &checkout, &format!("safe.test:{}", safe.port())).await;
+    let refused = orders.psql(envoy.address(), "disable", "select 1");
+    let why = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && why.contains("password authentication failed"), "{why}");
+    drop(envoy);
+    assert!(fixture.gateway.stop().success());
+    // Nor does it show up in anything that the gateway has written.
+    fixture.sandbox.assert_swept();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -187,7 +198,7 @@ async fn a_hundred_tunnels_of_one_connection_carry_http_tls_and_tcp_while_pings_
         + &passed("named", tls, "tls", "").replace("[named.test]", "[a.named.test, b.named.test]");
     let fixture = mesh(plan, &resources).await;
     let checkout = workload(&fixture, "tunnels");
-    let mut mesh_client = HboneClient::connect(&checkout).await;
+    let mut mesh_client = HboneClient::pinging(&checkout, Duration::from_millis(20)).await;
     let inner = client_config(fixture.pki.roots(), None, &["http/1.1"]);
     let mut under_way = Vec::new();
     for index in 0..100_u32 {
@@ -234,7 +245,10 @@ async fn a_hundred_tunnels_of_one_connection_carry_http_tls_and_tcp_while_pings_
     for one in under_way {
         one.await.unwrap();
     }
-    assert!(mesh_client.is_open().await, "its pings were answered");
+    let wire = mesh_client.wire();
+    assert!(wire.pings() >= 48, "{} pings between what was written", wire.pings());
+    eventually("each ping was answered, in its turn", || wire.are_all_answered()).await;
+    assert!(mesh_client.is_open().await);
     assert_eq!(recorded(&fixture, "queue", 33).await.len(), 33);
     assert_eq!(recorded(&fixture, "named", 33).await.len(), 33);
     assert_eq!(recorded(&fixture, "up", 34).await.len(), 34);

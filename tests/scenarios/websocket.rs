@@ -4,7 +4,7 @@ use http::Method;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tollgate_tests::gateway::eventually;
 use tollgate_tests::process::free_port;
 use tollgate_tests::{Fixture, Plan, Protocol, Reply, Upstream, ledger, needs, websockets};
@@ -45,7 +45,7 @@ async fn over_http2(fixture: &Fixture) -> TokioIo<Upgraded> {
 }
 
 /// Sends a text, masked as a client has to (RFC 6455, section 5.3), and returns the frame that comes back.
-pub(crate) async fn echoed(stream: &mut TokioIo<Upgraded>, text: &[u8]) -> (u8, Vec<u8>) {
+pub(crate) async fn echoed(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), text: &[u8]) -> (u8, Vec<u8>) {
     let mask = [7, 1, 9, 4];
     let masked = text.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask);
     let head = [0x81, 0x80 | u8::try_from(text.len()).unwrap()];
@@ -55,7 +55,7 @@ pub(crate) async fn echoed(stream: &mut TokioIo<Upgraded>, text: &[u8]) -> (u8, 
 }
 
 /// The next frame of a server: its first byte, and its content.
-pub(crate) async fn frame(stream: &mut TokioIo<Upgraded>) -> (u8, Vec<u8>) {
+pub(crate) async fn frame(stream: &mut (impl AsyncRead + Unpin)) -> (u8, Vec<u8>) {
     let (first, length) = (stream.read_u8().await.unwrap(), stream.read_u8().await.unwrap());
     let mut content = vec![0; usize::from(length)];
     stream.read_exact(&mut content).await.unwrap();

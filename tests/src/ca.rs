@@ -13,7 +13,7 @@ use rcgen::{
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
 
 use crate::sandbox::Sandbox;
 
@@ -204,8 +204,28 @@ pub fn client_config(
     identity: Option<&Identity>,
     protocols: &[&str],
 ) -> Arc<ClientConfig> {
+    Arc::new(client_config_of(rustls::DEFAULT_VERSIONS, roots, identity, protocols))
+}
+
+/// The same with TLS 1.3 alone, and without the name of a server (SNI), as clients of an ambient mesh have it.
+pub fn mesh_config(
+    roots: RootCertStore,
+    identity: Option<&Identity>,
+    protocols: &[&str],
+) -> Arc<ClientConfig> {
+    let mut config = client_config_of(&[&rustls::version::TLS13], roots, identity, protocols);
+    config.enable_sni = false;
+    Arc::new(config)
+}
+
+fn client_config_of(
+    versions: &[&'static SupportedProtocolVersion],
+    roots: RootCertStore,
+    identity: Option<&Identity>,
+    protocols: &[&str],
+) -> ClientConfig {
     let builder =
-        ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions().expect("TLS");
+        ClientConfig::builder_with_provider(provider()).with_protocol_versions(versions).expect("TLS");
     let builder = builder.with_root_certificates(roots);
     let mut config = match identity {
         Some(identity) => {
@@ -215,7 +235,7 @@ pub fn client_config(
         None => builder.with_no_client_auth(),
     };
     config.alpn_protocols = alpn(protocols);
-    Arc::new(config)
+    config
 }
 
 fn alpn(protocols: &[&str]) -> Vec<Vec<u8>> {

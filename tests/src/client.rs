@@ -19,7 +19,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::ca::{Identity, client_config};
+use crate::ca::{Identity, client_config, mesh_config};
 use crate::sandbox::Sandbox;
 
 /// A request body: whole or streamed.
@@ -101,10 +101,21 @@ impl Client {
         client_config(self.roots.clone(), self.identity.as_ref(), protocols)
     }
 
-    /// A TLS connection with nothing sent on it.
-    pub async fn handshake(&self, tls: Arc<ClientConfig>) -> Result<TlsStream<TcpStream>, Failure> {
+    /// TLS as its mesh does it in its place.
+    pub fn mesh_tls(&self, protocols: &[&str]) -> Arc<ClientConfig> {
+        mesh_config(self.roots.clone(), self.identity.as_ref(), protocols)
+    }
+
+    /// A connection with no TLS on it yet.
+    pub async fn dial(&self) -> Result<TcpStream, Failure> {
         let tcp = TcpStream::connect(self.address).await?;
         tcp.set_nodelay(true)?;
+        Ok(tcp)
+    }
+
+    /// A TLS connection with nothing sent on it.
+    pub async fn handshake(&self, tls: Arc<ClientConfig>) -> Result<TlsStream<TcpStream>, Failure> {
+        let tcp = self.dial().await?;
         Ok(TlsConnector::from(tls).connect(ServerName::try_from("localhost")?, tcp).await?)
     }
 

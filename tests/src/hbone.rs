@@ -1,6 +1,5 @@
 //! A client of a mesh that does what Istio's ztunnel does.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,15 +9,19 @@ use hyper::body::Incoming;
 use hyper::client::conn::http2;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio_rustls::TlsConnector;
 
 use crate::client::{Client, Connection, Failure, Protocol};
+use crate::h2_tap::{Tapped, Wire};
 
-/// A connection to the listener for tunnels, as ztunnel opens it: with its windows and frames, and pings that have to be answered.
-pub struct HboneClient(http2::SendRequest<Empty<Bytes>>);
+/// A connection to the listener for tunnels, as ztunnel opens it: TLS 1.3 of the workload itself, which names no server, and its windows and
+/// frames.
+pub struct HboneClient {
+    sender: http2::SendRequest<Empty<Bytes>>,
+    wire: Wire,
+}
 
 impl HboneClient {
     /// Opens it with the workload's own certificate.
@@ -28,28 +31,33 @@ impl HboneClient {
 
     /// The same, where the gateway may turn the workload away.
     pub async fn dial(workload: &Client) -> Result<Self, Failure> {
-        let stream = workload.handshake(workload.tls(&["h2"])).await?;
-        Self::over(stream).await
+        Self::over(workload, workload.dial().await?, None).await
     }
 
-    /// Opens it in an outer tunnel, as to another network of the mesh: TLS of the workload itself, which names no server.
+    /// The same with a PING so often, between the frames that it writes.
+    pub async fn pinging(workload: &Client, every: Duration) -> Self {
+        let stream = workload.dial().await.expect("a connection");
+        Self::over(workload, stream, Some(every)).await.expect("a connection")
+    }
+
+    /// Opens it in an outer tunnel, as to another network of the mesh.
     pub async fn within<S>(workload: &Client, outer: S) -> Result<Self, Failure>
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let mut tls = ClientConfig::clone(&workload.tls(&["h2"]));
-        tls.enable_sni = false;
-        let server = ServerName::try_from("localhost")?;
-        let mut stream = TlsConnector::from(Arc::new(tls)).connect(server, outer).await?;
-        // With TLS 1.3 only the first answer says whether the certificate was taken.
-        stream.flush().await?;
-        Self::over(stream).await
+        Self::over(workload, outer, None).await
     }
 
-    async fn over<S>(stream: S) -> Result<Self, Failure>
+    async fn over<S>(workload: &Client, stream: S, every: Option<Duration>) -> Result<Self, Failure>
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
+        let connector = TlsConnector::from(workload.mesh_tls(&["h2"]));
+        let mut stream = connector.connect(ServerName::try_from("localhost")?, stream).await?;
+        // With TLS 1.3 only the first answer says whether the certificate was taken.
+        stream.flush().await?;
+        let stream = Tapped::new(stream, every);
+        let wire = stream.wire();
         let mut builder = http2::Builder::new(TokioExecutor::new());
         builder
             .timer(TokioTimer::new())
@@ -60,7 +68,12 @@ impl HboneClient {
             .keep_alive_timeout(Duration::from_secs(20));
         let (sender, connection) = builder.handshake(TokioIo::new(stream)).await?;
         tokio::spawn(connection);
-        Ok(Self(sender))
+        Ok(Self { sender, wire })
+    }
+
+    /// What passes on the connection.
+    pub fn wire(&self) -> &Wire {
+        &self.wire
     }
 
     /// Asks for a tunnel, with what a ztunnel says of its workload.
@@ -80,15 +93,15 @@ impl HboneClient {
 
     /// The same, where the gateway may have turned the workload away.
     pub async fn try_ask(&mut self, request: Request<Empty<Bytes>>) -> Result<Response<Incoming>, Failure> {
-        self.0.ready().await?;
-        Ok(self.0.send_request(request).await?)
+        self.sender.ready().await?;
+        Ok(self.sender.send_request(request).await?)
     }
 
     /// Asks for a tunnel inside another, with the network that a ztunnel says it comes from; why there is no answer.
     pub async fn ask_inside(&mut self, authority: &str) -> Result<Response<Incoming>, Failure> {
         let request = Request::connect(authority).header("x-forwarded-network", "west").body(Empty::new())?;
-        self.0.ready().await?;
-        Ok(self.0.send_request(request).await?)
+        self.sender.ready().await?;
+        Ok(self.sender.send_request(request).await?)
     }
 
     /// Opens a tunnel.
@@ -106,6 +119,6 @@ impl HboneClient {
 
     /// Whether it takes another request for a tunnel.
     pub async fn is_open(&mut self) -> bool {
-        self.0.ready().await.is_ok()
+        self.sender.ready().await.is_ok()
     }
 }

@@ -20,6 +20,7 @@ pub mod fixture;
 pub mod forward;
 pub mod full_stack;
 pub mod gateway;
+pub mod h2_tap;
 pub mod haproxy;
 pub mod hbone;
 pub mod helm;

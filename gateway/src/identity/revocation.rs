@@ -8,6 +8,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, TrustAnchor};
 use webpki::{CertRevocationList, OwnedCertRevocationList};
 use x509_parser::certificate::X509Certificate;
+use x509_parser::extensions::ParsedExtension;
 use x509_parser::prelude::FromDer;
 use x509_parser::revocation_list::CertificateRevocationList;
 
@@ -123,12 +124,27 @@ fn signer(
         match (is_signed, may_sign) {
             (true, true) => return Ok(authority.public_key().raw.into()),
             (true, false) => fault = ListFault::MayNotSign(title.to_owned()),
+            (false, _) if names_another_key(read, &authority) => {}
             // Another authority of this name may have signed it.
             (false, _) if fault.is_foreign() => fault = ListFault::Unsigned(title.to_owned()),
             (false, _) => {}
         }
     }
     Err(fault)
+}
+
+/// Whether the list says that it was signed with a key that is not this authority's: authorities of one name are told apart so (RFC 5280,
+/// section 5.2.1), and those of SPIRE have the same in every trust domain.
+fn names_another_key(list: &CertificateRevocationList<'_>, authority: &X509Certificate<'_>) -> bool {
+    let named = list.extensions().iter().find_map(|extension| match extension.parsed_extension() {
+        ParsedExtension::AuthorityKeyIdentifier(named) => named.key_identifier.as_ref().map(|id| id.0),
+        _ => None,
+    });
+    let own = authority.extensions().iter().find_map(|extension| match extension.parsed_extension() {
+        ParsedExtension::SubjectKeyIdentifier(id) => Some(id.0),
+        _ => None,
+    });
+    named.zip(own).is_some_and(|(named, own)| named != own)
 }
 
 /// What a PEM file of lists holds: the lists, and the certificates of issuers below the roots. `None`: what is there is not that.

@@ -53,34 +53,48 @@ impl MintedLeaf {
 }
 
 /// The certificates that are in use, by name.
-#[derive(Debug, Default)]
-pub(super) struct Leaves(HashMap<String, MintedLeaf>);
+#[derive(Debug)]
+pub(super) struct Leaves {
+    kept: HashMap<String, MintedLeaf>,
+    most: usize,
+}
+
+impl Default for Leaves {
+    fn default() -> Self {
+        Self::with_most(KEPT)
+    }
+}
 
 impl Leaves {
+    /// Room for so many.
+    pub(super) fn with_most(most: usize) -> Self {
+        Self { kept: HashMap::new(), most }
+    }
+
     pub(super) fn get(&self, name: &str, now: Timestamp) -> Option<Arc<ServerConfig>> {
-        self.0.get(name).filter(|leaf| now < leaf.renewed).map(MintedLeaf::config)
+        self.kept.get(name).filter(|leaf| now < leaf.renewed).map(MintedLeaf::config)
     }
 
     /// Keeps one more. Those that are due go first, and where none is, the one that will be.
     pub(super) fn insert(&mut self, name: String, leaf: MintedLeaf) {
-        if self.0.len() >= KEPT {
+        if self.kept.len() >= self.most {
             let now = Timestamp::now();
-            self.0.retain(|_, leaf| now < leaf.renewed);
+            self.kept.retain(|_, leaf| now < leaf.renewed);
         }
-        if self.0.len() >= KEPT {
-            let next = self.0.iter().min_by_key(|(_, leaf)| leaf.renewed).map(|(name, _)| name.clone());
-            next.map(|name| self.0.remove(&name));
+        if self.kept.len() >= self.most {
+            let next = self.kept.iter().min_by_key(|(_, leaf)| leaf.renewed).map(|(name, _)| name.clone());
+            next.map(|name| self.kept.remove(&name));
         }
-        self.0.insert(name, leaf);
+        self.kept.insert(name, leaf);
     }
 
     pub(super) fn clear(&mut self) {
-        self.0.clear();
+        self.kept.clear();
     }
 
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
-        self.0.len()
+        self.kept.len()
     }
 }
 

@@ -64,6 +64,7 @@ impl Interception {
         let made = tokio::task::spawn_blocking(move || leaves::make(&signer, &made_for, Timestamp::now()));
         let leaf = made.await.map_err(|_| MintError::Ended)??;
         let config = leaf.config();
+        tracing::debug!(name, "certificate made for tunnels");
         // A new authority may have come meanwhile, with which no certificate of the old one is kept.
         if Arc::ptr_eq(&authority, &self.authority.load()) {
             self.leaves().insert(name, leaf);

@@ -117,6 +117,25 @@ async fn random_names_under_a_wildcard_share_one_certificate() {
     assert!(seen.insert(shown(&config, &made.2, "exact.many.test").unwrap()), "an exact host has its own");
 }
 
+#[tokio::test]
+async fn no_more_certificates_are_kept_than_there_is_room_for_and_the_oldest_goes_first() {
+    let directory = tempfile::tempdir().unwrap();
+    let made = pem(&rcgen::PKCS_ECDSA_P256_SHA256, "one");
+    let files = CaFiles::load(&write(directory.path(), &made), directory.path()).unwrap();
+    *files.interception.leaves() = leaves::Leaves::with_most(2);
+    let certificate = async |host: &str| {
+        let config = files.interception.server(&target(host)).await.unwrap();
+        shown(&config, &made.2, host).unwrap()
+    };
+    let (first, second) = (certificate("up.test").await, certificate("a.many.test").await);
+    assert_eq!((certificate("up.test").await, files.interception.leaves().len()), (first.clone(), 2));
+    certificate("exact.many.test").await;
+    assert_eq!(files.interception.leaves().len(), 2);
+    assert_eq!(certificate("a.many.test").await, second, "it was kept");
+    assert_ne!(certificate("up.test").await, first, "it was the oldest, and is made anew");
+    assert_eq!(files.interception.leaves().len(), 2);
+}
+
 #[test]
 fn what_the_name_constraints_forbid_is_known_before_a_program_finds_out() {
     let directory = tempfile::tempdir().unwrap();

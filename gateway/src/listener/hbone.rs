@@ -34,7 +34,7 @@ use crate::session::{HeaderDeadline, Road, Session, Shutdown};
 use crate::settings::RequestLimits;
 use crate::tunnel::{self, Hello, OpenTunnel, RefusedTunnel, Towards, TunnelRequest};
 
-/// Bytes of one tunnel that wait for its destination, and of all of one connection: one that waits stops no other.
+/// Bytes of one tunnel that wait for its destination, and of all of one connection: it takes 64 that wait to stop another.
 const WINDOW: u32 = 256 << 10;
 const WINDOW_OF_ALL: u32 = 16 << 20;
 /// Bytes of one tunnel that wait for its workload.

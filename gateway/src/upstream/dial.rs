@@ -235,9 +235,7 @@ impl Dial<'_> {
                     let dialled = Dialled::of_policy(stream, remote, place);
                     return dialled.map_err(|error| DialError::Source(source, error));
                 }
-                Ok(Err(error)) if error.kind() == io::ErrorKind::AddrNotAvailable => {
-                    DialError::Source(source, error)
-                }
+                Ok(Err(error)) if is_of_local(&error, source) => DialError::Source(source, error),
                 Ok(Err(error)) => DialError::Connect(error),
                 Err(_) => DialError::Timeout,
             };
@@ -263,6 +261,16 @@ impl DialError {
     /// Of two failures the one that says more: the later one, unless only that is about an address of ours.
     fn or(self, later: Self) -> Self {
         if matches!(self, Self::Connect(_) | Self::Timeout) && later.is_of_source() { self } else { later }
+    }
+}
+
+/// Whether it is the local address that a connection cannot have. One that was bound freely, or has gone since, is told by its route: there is
+/// none from an address that is not this machine's (`ENETUNREACH`, or `EINVAL` of older kernels).
+fn is_of_local(error: &io::Error, source: IpAddr) -> bool {
+    match error.kind() {
+        io::ErrorKind::AddrNotAvailable => true,
+        io::ErrorKind::NetworkUnreachable | io::ErrorKind::InvalidInput => source::can_bind(source).is_err(),
+        _ => false,
     }
 }
 

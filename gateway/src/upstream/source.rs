@@ -179,7 +179,7 @@ fn ports(text: &str) -> Option<usize> {
 
 /// Whether a connection may be bound to the address: not if the machine has none such, or has not made sure yet that nobody else does
 /// (duplicate address detection, RFC 4862).
-fn can_bind(address: IpAddr) -> io::Result<()> {
+pub(super) fn can_bind(address: IpAddr) -> io::Result<()> {
     let domain = if address.is_ipv4() { Domain::IPV4 } else { Domain::IPV6 };
     let socket = Socket::new(domain, Type::STREAM, None)?;
     bind(&socket, address, false)

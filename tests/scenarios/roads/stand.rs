@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rustls::RootCertStore;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tollgate_tests::fixture::Plan;
 use tollgate_tests::forward::Interception;
@@ -42,6 +42,7 @@ pub(crate) struct Stand {
     websockets: Provider,
     named: Upstream,
     queue: Queue,
+    heard: Arc<AtomicUsize>,
     revoked: PathBuf,
     serial: AtomicU64,
     destinations: String,
@@ -54,14 +55,20 @@ pub(crate) struct Caller {
     pub(crate) client: Client,
 }
 
-/// What sends back what comes, and ends where that ends.
+/// A caller that says this first is answered once it has ended, with how many bytes came.
+pub(crate) const ENDS_FIRST: &[u8] = b"I end first";
+/// A caller that says this first is told [`FAREWELL`], which ends the way to it; what it says then is read to its end.
+pub(crate) const ENDS_LAST: &[u8] = b"I end last";
+pub(crate) const FAREWELL: &str = "farewell";
+
+/// What sends back what comes, and ends where that ends, unless it is told to do otherwise.
 struct Queue {
     port: u16,
     connections: Arc<AtomicUsize>,
 }
 
 impl Queue {
-    async fn start() -> Self {
+    async fn start(heard: Arc<AtomicUsize>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let connections: Arc<AtomicUsize> = Arc::default();
@@ -69,18 +76,46 @@ impl Queue {
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 count.fetch_add(1, Ordering::SeqCst);
-                tokio::spawn(echo(stream));
+                tokio::spawn(echo(stream, heard.clone()));
             }
         });
         Self { port, connections }
     }
 }
 
-async fn echo(stream: impl AsyncRead + AsyncWrite) {
+async fn echo(stream: impl AsyncRead + AsyncWrite, heard: Arc<AtomicUsize>) {
     let (mut reader, mut writer) = tokio::io::split(stream);
-    if tokio::io::copy(&mut reader, &mut writer).await.is_ok() {
-        let _ = writer.shutdown().await;
+    let mut first = vec![0; 1024];
+    let Ok(length) = reader.read(&mut first).await else { return };
+    first.truncate(length);
+    let (mut rest, mut before) = (Vec::new(), Vec::new());
+    if first.starts_with(ENDS_LAST) {
+        before = FAREWELL.into();
+    } else if !first.starts_with(ENDS_FIRST) {
+        let copied = async {
+            writer.write_all(&first).await?;
+            tokio::io::copy(&mut reader, &mut writer).await?;
+            writer.shutdown().await
+        };
+        let _ = copied.await;
+        return;
     }
+    let told = async {
+        if !before.is_empty() {
+            writer.write_all(&before).await?;
+            writer.shutdown().await?;
+        }
+        reader.read_to_end(&mut rest).await?;
+        if before.is_empty() {
+            let count = length - ENDS_FIRST.len() + rest.len();
+            writer.write_all(count.to_string().as_bytes()).await?;
+            writer.shutdown().await?;
+        } else {
+            heard.fetch_add(rest.len(), Ordering::SeqCst);
+        }
+        Ok::<_, std::io::Error>(())
+    };
+    let _ = told.await;
 }
 
 fn answer(seen: &Seen) -> Reply {
@@ -110,8 +145,11 @@ impl Stand {
         plan.settings.extra = interception.settings();
         let server = plan.pki.server(&plan.sandbox, &["api.up.test", "ws.test", "named.test"]);
         let upstream = Upstream::http(&server, &["http/1.1"], answer).await;
-        let named = Upstream::raw(&server, &[], None, |stream, _| echo(stream)).await;
-        let (queue, websockets) = (Queue::start().await, Provider::start(&plan.sandbox, &server).await);
+        let heard: Arc<AtomicUsize> = Arc::default();
+        let own = heard.clone();
+        let named = Upstream::raw(&server, &[], None, move |stream, _| echo(stream, own.clone())).await;
+        let (queue, websockets) =
+            (Queue::start(heard.clone()).await, Provider::start(&plan.sandbox, &server).await);
         let ca = plan.pki.bundle();
         let passed = |name: &str, port: u16, protocol: &str| {
             let spec = "  addresses: [127.0.0.1]\n";
@@ -145,6 +183,7 @@ impl Stand {
             websockets,
             named,
             queue,
+            heard,
             revoked,
             serial: AtomicU64::new(1000),
             destinations,
@@ -153,9 +192,14 @@ impl Stand {
 
     /// A workload that is named after its road; that of the namespace [`GRANTED`] has its grant.
     pub(crate) fn caller(&self, namespace: &str, row: &Row) -> Caller {
+        self.caller_for(namespace, row, 3600)
+    }
+
+    /// The same with a certificate that ends in so many seconds.
+    pub(crate) fn caller_for(&self, namespace: &str, row: &Row, ends_in: i64) -> Caller {
         let id = format!("spiffe://prod.acme/ns/{namespace}/sa/{}", row.name);
         let serial = self.serial.fetch_add(1, Ordering::SeqCst);
-        let leaf = Leaf { serial: Some(serial), ..Leaf::svid(&id) };
+        let leaf = Leaf { serial: Some(serial), ends_in, ..Leaf::svid(&id) };
         let identity = self.prod.issue(&self.sandbox, &format!("caller-{serial}"), &leaf);
         let client = Client::new(&self.sandbox, self.gateway.address(), self.prod.roots(), Some(identity));
         Caller { id, serial, client }
@@ -174,6 +218,11 @@ impl Stand {
             "named" => format!("named.test:{}", self.named.port()),
             _ => format!("queue.test:{}", self.queue.port),
         }
+    }
+
+    /// How many bytes destinations have read behind their own end.
+    pub(crate) fn heard(&self) -> usize {
+        self.heard.load(Ordering::SeqCst)
     }
 
     /// What has arrived where a road leads: requests, handshakes or connections.

@@ -15,6 +15,7 @@ pub(crate) enum Road {
     ForwardIntercepted,
     ForwardTunnel,
     ForwardTunnelHttp2,
+    ForwardTls,
     TcpListener,
     TlsByServerName,
     WebSocketHttp1,
@@ -62,12 +63,14 @@ pub(crate) enum Rule {
     Withdrawn,
     /// A revoked certificate opens nothing, and ends what it has opened.
     Revoked,
+    /// What a certificate has opened ends with it.
+    Expired,
     /// A drain lets finish, and cuts at its end.
     Drained,
 }
 
 impl Rule {
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Recorded,
         Self::Refused,
         Self::Limited,
@@ -76,6 +79,7 @@ impl Rule {
         Self::Unbelieved,
         Self::Withdrawn,
         Self::Revoked,
+        Self::Expired,
         Self::Drained,
     ];
 }
@@ -106,6 +110,8 @@ const READ_BY_DESIGN: (Rule, &str) =
 const NO_HEAD: (Rule, &str) = (Rule::Unbelieved, "nothing that comes here has fields");
 const PROXY_VERIFIES: (Rule, &str) =
     (Rule::Revoked, "the listed proxy has verified the workload: its certificate is not seen here");
+const PROXY_CLOSES: (Rule, &str) =
+    (Rule::Expired, "the listed proxy knows when the workload's certificate ends: it is not seen here");
 
 const fn http(road: Road, name: &'static str) -> Row {
     Row {
@@ -130,7 +136,7 @@ const fn passed(road: Road, name: &'static str, destination: &'static str) -> Ro
 }
 
 /// Every road.
-pub(crate) const ROADS: [Row; 18] = [
+pub(crate) const ROADS: [Row; 19] = [
     http(Road::Http1ByBaseUrl, "http1"),
     http(Road::Http2ByHost, "http2"),
     Row { without_grant: Refusal::Answer(401), ..http(Road::HboneHttp, "hbone-http") },
@@ -144,6 +150,7 @@ pub(crate) const ROADS: [Row; 18] = [
     passed(Road::ForwardTunnel, "tunnel", "queue"),
     // Its stream ends with END_STREAM whenever the gateway lets go of it (hyper 1.12, `proto/h2/upgrade.rs`).
     Row { tells_cut: false, ..passed(Road::ForwardTunnelHttp2, "tunnel-http2", "queue") },
+    passed(Road::ForwardTls, "tunnel-tls", "named"),
     Row {
         without_grant: Refusal::Reset,
         beyond_limit: Refusal::Reset,
@@ -158,12 +165,16 @@ pub(crate) const ROADS: [Row; 18] = [
     },
     websocket(Road::WebSocketHttp1, "websocket-http1"),
     websocket(Road::WebSocketHttp2, "websocket-http2"),
-    Row { proof: "proxy", exceptions: &[READ_BY_DESIGN, PROXY_VERIFIES], ..http(Road::Sandwich, "sandwich") },
+    Row {
+        proof: "proxy",
+        exceptions: &[READ_BY_DESIGN, PROXY_VERIFIES, PROXY_CLOSES],
+        ..http(Road::Sandwich, "sandwich")
+    },
     Row {
         proof: "proxy",
         without_grant: Refusal::Reset,
         beyond_limit: Refusal::Reset,
-        exceptions: &[NO_KEY, NO_HEAD, PROXY_VERIFIES],
+        exceptions: &[NO_KEY, NO_HEAD, PROXY_VERIFIES, PROXY_CLOSES],
         ..passed(Road::SandwichTcp, "sandwich-tcp", "queue")
     },
 ];

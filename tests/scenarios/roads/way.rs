@@ -247,22 +247,28 @@ impl Row {
     }
 
     /// What is passed through on this road.
-    async fn bytes(&self, stand: &Stand, caller: &Caller, ask: Ask<'_>) -> Result<Io, Said> {
+    pub(crate) async fn bytes(&self, stand: &Stand, caller: &Caller, ask: Ask<'_>) -> Result<Io, Said> {
+        let carrier = self.carrier(stand, caller, ask).await?;
+        if self.destination != "named" {
+            return Ok(carrier);
+        }
+        Ok(Box::new(forward::tls(carrier, "named.test", stand.pki.roots(), &[]).await?))
+    }
+
+    /// What carries it: where the destination is known by the TLS of its caller, that is still to come.
+    pub(crate) async fn carrier(&self, stand: &Stand, caller: &Caller, ask: Ask<'_>) -> Result<Io, Said> {
         let authority = stand.passed_to(self);
-        let named = async |outer: Io| -> Result<Io, Said> {
-            let inside: Io = Box::new(forward::tls(outer, "named.test", stand.pki.roots(), &[]).await?);
-            Ok(inside)
-        };
         let at = async |listener: &str| {
             let client = caller.client.at(stand.gateway.listener(listener));
             client.handshake(client.tls(&[])).await
         };
         Ok(match self.road {
-            Road::HboneTcp | Road::DoubleHboneTcp => {
+            Road::HboneTcp | Road::DoubleHboneTcp | Road::HboneTls => {
                 Box::new(self.hbone(stand, caller, ask, &authority).await?)
             }
-            Road::HboneTls => named(Box::new(self.hbone(stand, caller, ask, &authority).await?)).await?,
-            Road::ForwardTunnel => Box::new(connect(stand, caller, ask, (&authority, Protocol::H1)).await?),
+            Road::ForwardTunnel | Road::ForwardTls => {
+                Box::new(connect(stand, caller, ask, (&authority, Protocol::H1)).await?)
+            }
             Road::ForwardTunnelHttp2 => {
                 Box::new(connect(stand, caller, ask, (&authority, Protocol::H2)).await?)
             }
@@ -272,7 +278,7 @@ impl Row {
                 Box::new(stream)
             }
             Road::TcpListener => Box::new(at("queue").await?),
-            Road::TlsByServerName => named(Box::new(at("named").await?)).await?,
+            Road::TlsByServerName => Box::new(at("named").await?),
             other => unreachable!("{other:?} carries HTTP"),
         })
     }

@@ -33,6 +33,17 @@ fn of_several_svids_the_first_is_the_gateways_own() {
 }
 
 #[test]
+fn the_revocation_lists_of_an_answer_are_kept_as_they_are() {
+    let crl = vec![b"one".to_vec(), b"two".to_vec()];
+    let message = X509SvidResponse {
+        svids: vec![svid("spiffe://prod.acme/a")],
+        crl: crl.clone(),
+        ..X509SvidResponse::default()
+    };
+    assert_eq!(X509Context::read(message).unwrap().lists, crl);
+}
+
+#[test]
 fn a_bundle_that_cannot_be_read_is_its_own_domains_fault() {
     let own = svid("spiffe://prod.acme/a");
     let two = [svid("spiffe://x.acme/a").bundle.clone(), svid("spiffe://x.acme/b").bundle.clone()].concat();

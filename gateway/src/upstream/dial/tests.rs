@@ -103,6 +103,17 @@ async fn a_source_address_that_is_not_ours_is_an_error_and_not_the_default() {
 }
 
 #[tokio::test]
+async fn an_address_that_is_bound_freely_and_not_routed_here_is_an_error_of_its_own() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let free =
+        SourcePool::new(SourceRules { freebind: true, ..sources(&["192.0.2.1"]).rules().unwrap().clone() });
+    let from = Dial { sources: free.in_order(), ..dial("127.0.0.1", port) };
+    let refused = connect(from, &loopback()).await;
+    assert!(matches!(refused, Err(DialError::Source(..))), "{refused:?}");
+}
+
+#[tokio::test]
 async fn a_dead_address_costs_a_moment_and_is_tried_last_from_then_on() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();

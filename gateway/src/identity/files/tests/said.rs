@@ -3,6 +3,7 @@
 use rustls::pki_types::PrivatePkcs8KeyDer;
 
 use super::super::super::workload_api::{OwnSvid, X509Context};
+use super::revoked::{leaf, list, pem_bytes};
 use super::*;
 
 /// A gateway of `prod.acme` that is federated with `partner.example`, and has both bundles and its SVID of the Workload API.
@@ -83,6 +84,27 @@ fn each_trust_domain_is_accepted_through_its_own_bundle_of_the_workload_api_alon
     for forged in [forger(&partner, "prod.acme"), forger(&prod, "partner.example")] {
         assert!(verdict(&files, &forged).is_err(), "{}", forged.name);
     }
+}
+
+#[test]
+fn what_the_lists_of_the_workload_api_revoke_is_refused_and_those_of_others_revoke_nothing_here() {
+    // Their authorities have one name, as those of SPIRE do.
+    let [prod, partner] = ["prod.acme", "partner.example"].map(Domain::new);
+    let (good, bad) = (leaf(&prod.issuer, 2), leaf(&prod.issuer, 3));
+    let mut files = gateway();
+    let verdicts = |files: &IdentityFiles| {
+        [&good, &bad].map(|leaf| files.trust.verify(std::slice::from_ref(leaf), UnixTime::now()).map(drop))
+    };
+    say(&mut files, context(&prod, &[(&partner, Ok(()))]));
+    assert_eq!(verdicts(&files), [Ok(()), Ok(())]);
+    let revoking = |of: &Domain, serials: &[u64]| pem_bytes(&list(&of.issuer, serials, 3600));
+    let generation = files.trust.generation();
+    let lists = vec![revoking(&partner, &[2]), revoking(&prod, &[3])];
+    say(&mut files, X509Context { lists, ..context(&prod, &[(&partner, Ok(()))]) });
+    assert!(files.trust.generation() > generation, "connections verify again");
+    assert_eq!(verdicts(&files), [Ok(()), Err(Refusal::Revoked)]);
+    say(&mut files, context(&prod, &[(&partner, Ok(()))]));
+    assert_eq!(verdicts(&files), [Ok(()), Ok(())], "the API says no list any more");
 }
 
 #[test]
