@@ -43,7 +43,7 @@ macro_rules! dimensions {
             /// How the provider says it served the call: its service tier and what else it charges by, joined by `+`
             Tier tier: Option<Bounded>, Rest;
             /// The local address that the last attempt left from
-            Source source: Option<Arc<str>>, Rest;
+            Source source: Option<Arc<str>>, Access;
             /// Why it was refused or broken off, or that the provider reported an error after its head said success
             Reason reason: Option<Reason>, Access;
             /// How it ended: completed, refused, caller_gone, upstream_failed, …
