@@ -33,7 +33,7 @@ use self::shared_limits::SharedLimits;
 use self::signals::{Asked, Signals};
 use crate::admin::{self, Admin, AdminViews};
 use crate::audit::{Auditor, OpenTrail};
-use crate::caller_usage::CallerUsages;
+use crate::caller_occupancy::CallerOccupancies;
 use crate::core::{Shared, Throttles};
 use crate::drain::Drain;
 use crate::files::DirectoryLock;
@@ -310,7 +310,7 @@ fn shared(
         sources: SourceAddresses::new(),
         upstreams: UpstreamHealth::default(),
         nameservers: settings.egress.dns.servers.clone(),
-        usages: CallerUsages::new(settings.limits.bounds()),
+        usages: CallerOccupancies::new(settings.limits.bounds()),
         drain: Drain::new(),
         limits: settings.limits.clone(),
         throttles: Throttles::default(),

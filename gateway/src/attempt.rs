@@ -297,7 +297,7 @@ impl Dispatch<'_> {
         let (proofs, shared) = (&self.session.proofs, &self.core.shared);
         let (trust, usages, now) = (&shared.trust, &shared.usages, Timestamp::now());
         let context = proofs.reauthenticate(self.context, trust, usages, &current, now)?;
-        if current.policy.reauthorise(context.grants(), &self.call.permit, self.call.model()) {
+        if current.policy.reauthorize(context.grants(), &self.call.permit, self.call.model()) {
             return Ok(());
         }
         Err(Denial::new(Reason::NoGrant, "the grant was withdrawn before the call was complete"))

@@ -8,7 +8,7 @@ use tollgate_policy::name::ResourceId;
 use tollgate_secrets::Secrets;
 
 use crate::audit::Uses;
-use crate::caller_usage::CallerUsages;
+use crate::caller_occupancy::CallerOccupancies;
 use crate::drain::Drain;
 use crate::identity::Trust;
 use crate::injection::InjectionCache;
@@ -42,7 +42,7 @@ pub(crate) struct Shared {
     pub(crate) upstreams: UpstreamHealth,
     /// The DNS servers to ask; none: those of the system.
     pub(crate) nameservers: Vec<SocketAddr>,
-    pub(crate) usages: CallerUsages,
+    pub(crate) usages: CallerOccupancies,
     pub(crate) drain: Drain,
     pub(crate) limits: RequestLimits,
     pub(crate) throttles: Throttles,

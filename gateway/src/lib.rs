@@ -9,7 +9,7 @@ mod attempt;
 mod audit;
 mod budgets;
 mod caller_body;
-mod caller_usage;
+mod caller_occupancy;
 pub mod cli;
 mod core;
 mod credentials;

@@ -43,7 +43,7 @@ use self::sandwich::SandwichedWorkload;
 pub(crate) use self::supervise::supervise;
 pub(crate) use self::tls::server_config;
 use self::write_timeout::{TlsStream, WriteTimeoutStream};
-use crate::caller_usage::UsagePermit;
+use crate::caller_occupancy::OccupancyPermit;
 use crate::core::{Core, Shared};
 use crate::drain::Phase;
 use crate::identity::{Proofs, Refusal};
@@ -259,7 +259,7 @@ async fn prove<S: AsyncRead + AsyncWrite + Unpin>(
     (listener, tls): (&ListenerConfig, &TlsAcceptor),
     stream: S,
     address: SocketAddr,
-) -> Option<(tokio_rustls::server::TlsStream<S>, (Proofs, Option<UsagePermit>))> {
+) -> Option<(tokio_rustls::server::TlsStream<S>, (Proofs, Option<OccupancyPermit>))> {
     let begun = std::time::Instant::now();
     let stream = tokio::time::timeout(HANDSHAKE_LIMIT, tls.accept(stream)).await;
     let name = &*listener.name;

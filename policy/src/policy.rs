@@ -158,7 +158,7 @@ impl Policy {
 
     /// Whether a call under way would still go out as it did: the same grant decides, for the same destination at the same host, with
     /// the same credential and client certificate. `grants` are the caller's under this policy, `model` what the request asked for.
-    pub fn reauthorise(&self, grants: &CallerGrants, permit: &Permit, model: Option<&str>) -> bool {
+    pub fn reauthorize(&self, grants: &CallerGrants, permit: &Permit, model: Option<&str>) -> bool {
         let target = permit.target();
         let Some(destination) = self.directory.destination(target.destination().name.as_str()) else {
             return false;

@@ -215,7 +215,7 @@ fn decide(policy: &Policy, request: &Request) -> Outcome {
             let held: Vec<&str> = permit.grant().budgets.iter().map(|budget| budget.name.as_str()).collect();
             assert_eq!(held, *budgets, "{request:?}");
         }
-        assert!(policy.reauthorise(&grants, &permit, request.model.as_deref()), "{request:?} does not hold");
+        assert!(policy.reauthorize(&grants, &permit, request.model.as_deref()), "{request:?} does not hold");
         let target = permit.target();
         let port = if target.port() == 443 { String::new() } else { format!(":{}", target.port()) };
         let sends = match permit.http() {

@@ -22,7 +22,7 @@ use super::jwt::{MOST_BYTES, UnverifiedJwt};
 use super::recent::Recent;
 use super::tokens::{TokenIssuers, TokenRefusal, VerifiedToken};
 use super::{CallerCredentials, Refusal, Trust, VerifiedIdentity};
-use crate::caller_usage::{CallerUsage, CallerUsages, UsagePermit};
+use crate::caller_occupancy::{CallerOccupancies, CallerOccupancy, OccupancyPermit};
 use crate::snapshot::Snapshot;
 
 /// How long a connection that has shown nothing may wait with its first token.
@@ -61,11 +61,11 @@ struct ProofState {
 #[derive(Debug)]
 struct KnownCaller {
     verified: KnownProof,
-    usage: Arc<CallerUsage>,
+    usage: Arc<CallerOccupancy>,
     /// With the generation of the policy.
     grants: Option<(u64, Arc<CallerGrants>)>,
     /// Among the connections of its caller, where no certificate has one.
-    place: Option<UsagePermit>,
+    place: Option<OccupancyPermit>,
 }
 
 #[derive(Debug)]
@@ -95,7 +95,7 @@ impl Unproven {
 #[derive(Clone, Debug)]
 pub(crate) struct CallerContext {
     grants: Arc<CallerGrants>,
-    usage: Arc<CallerUsage>,
+    usage: Arc<CallerOccupancy>,
     /// What has proven it, alone or beside the certificate of its connection.
     token: Option<Arc<VerifiedToken>>,
 }
@@ -139,8 +139,8 @@ impl Proofs {
     pub(crate) fn of(
         chain: Vec<CertificateDer<'static>>,
         trust: &Trust,
-        usages: &CallerUsages,
-    ) -> Result<(Self, Option<UsagePermit>), Refusal> {
+        usages: &CallerOccupancies,
+    ) -> Result<(Self, Option<OccupancyPermit>), Refusal> {
         Self::shown(ConnectionProof::of_chain(chain), trust, usages)
     }
 
@@ -151,16 +151,16 @@ impl Proofs {
     pub(crate) fn vouched(
         id: SpiffeId,
         trust: &Trust,
-        usages: &CallerUsages,
-    ) -> Result<(Self, Option<UsagePermit>), Refusal> {
+        usages: &CallerOccupancies,
+    ) -> Result<(Self, Option<OccupancyPermit>), Refusal> {
         Self::shown(ConnectionProof::Vouched(id), trust, usages)
     }
 
     fn shown(
         shown: ConnectionProof,
         trust: &Trust,
-        usages: &CallerUsages,
-    ) -> Result<(Self, Option<UsagePermit>), Refusal> {
+        usages: &CallerOccupancies,
+    ) -> Result<(Self, Option<OccupancyPermit>), Refusal> {
         let proofs = Self { shown, opened_by: None, begun: Timestamp::now(), state: Mutex::default() };
         if proofs.is_empty() {
             return Ok((proofs, None));
@@ -187,7 +187,7 @@ impl Proofs {
         &self,
         credentials: &mut CallerCredentials,
         trust: &Trust,
-        usages: &CallerUsages,
+        usages: &CallerOccupancies,
         snapshot: &Snapshot,
         now: Timestamp,
     ) -> Result<CallerContext, Denial> {
@@ -224,7 +224,7 @@ impl Proofs {
     pub(crate) fn connection_caller(
         &self,
         trust: &Trust,
-        usages: &CallerUsages,
+        usages: &CallerOccupancies,
         snapshot: &Snapshot,
         now: Timestamp,
     ) -> Result<CallerContext, Denial> {
@@ -245,7 +245,7 @@ impl Proofs {
         &self,
         before: &CallerContext,
         trust: &Trust,
-        usages: &CallerUsages,
+        usages: &CallerOccupancies,
         snapshot: &Snapshot,
         now: Timestamp,
     ) -> Result<CallerContext, Denial> {
@@ -275,7 +275,12 @@ impl Proofs {
     }
 
     /// That nothing on the connection proves anybody; `None`: something does, or may yet.
-    pub(crate) fn unproven(&self, trust: &Trust, usages: &CallerUsages, now: Timestamp) -> Option<Unproven> {
+    pub(crate) fn unproven(
+        &self,
+        trust: &Trust,
+        usages: &CallerOccupancies,
+        now: Timestamp,
+    ) -> Option<Unproven> {
         let state = &mut *self.state();
         let tokens = trust.tokens();
         let is_current = |token: &VerifiedToken| tokens.check_current(token, now).is_ok();
@@ -301,7 +306,7 @@ impl Proofs {
         &self,
         known: &'a mut Recent<ProofKey, KnownCaller>,
         trust: &Trust,
-        usages: &CallerUsages,
+        usages: &CallerOccupancies,
         now: Timestamp,
     ) -> Result<&'a mut KnownCaller, Refusal> {
         let verify = || self.shown.verify(trust).map(KnownProof::Certificate);
@@ -319,7 +324,7 @@ impl Proofs {
         &self,
         known: &'a mut Recent<ProofKey, KnownCaller>,
         issuers: &TokenIssuers,
-        usages: &CallerUsages,
+        usages: &CallerOccupancies,
         now: Timestamp,
     ) -> Result<Option<&'a mut KnownCaller>, TokenRefusal> {
         let Some(token) = &self.opened_by else { return Ok(None) };
@@ -334,7 +339,7 @@ impl Proofs {
         known: &mut Recent<ProofKey, KnownCaller>,
         credentials: &CallerCredentials,
         issuers: &TokenIssuers,
-        usages: &CallerUsages,
+        usages: &CallerOccupancies,
         now: Timestamp,
     ) -> Result<Option<(usize, ProofKey)>, TokenRefusal> {
         let mut found = None;
@@ -390,7 +395,7 @@ impl ProofKey {
 }
 
 impl KnownCaller {
-    fn new(verified: KnownProof, usages: &CallerUsages) -> Self {
+    fn new(verified: KnownProof, usages: &CallerOccupancies) -> Self {
         Self { usage: usages.of(verified.identity()), verified, grants: None, place: None }
     }
 
@@ -477,7 +482,7 @@ impl CallerContext {
     }
 
     /// What the caller occupies.
-    pub(crate) fn usage(&self) -> &Arc<CallerUsage> {
+    pub(crate) fn usage(&self) -> &Arc<CallerOccupancy> {
         &self.usage
     }
 }
@@ -488,12 +493,17 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::caller_usage::Bounds;
+    use crate::caller_occupancy::Bounds;
 
     #[test]
     fn a_connection_that_has_proven_somebody_has_a_longer_grace_than_one_that_never_did() {
-        let usages =
-            CallerUsages::new(Bounds { connections: 1, calls: 1, all_calls: 1, held: 1, held_of_one: 1 });
+        let usages = CallerOccupancies::new(Bounds {
+            connections: 1,
+            calls: 1,
+            all_calls: 1,
+            held: 1,
+            held_of_one: 1,
+        });
         let trust = Trust::new(HashMap::new(), Duration::ZERO);
         let (proofs, _) = Proofs::of(Vec::new(), &trust, &usages).unwrap();
         let begun = proofs.begun;

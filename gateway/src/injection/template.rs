@@ -16,7 +16,7 @@ use tollgate_policy::policy::{Credential, HttpDestination, Injection};
 
 use super::packed_headers::PackedHeaders;
 use super::sigv4;
-use crate::caller_usage::BufferReservation;
+use crate::caller_occupancy::BufferReservation;
 use crate::identity::{self, AwsScope, RequestHead};
 use crate::trace::CallTrace;
 use crate::upstream::{AlpnOffer, OutBody, TrailerFilter, Upload};

@@ -18,7 +18,7 @@ use tollgate_policy::model::SourceFile;
 use tollgate_secrets::Secrets;
 
 use crate::app;
-use crate::caller_usage::CallerUsages;
+use crate::caller_occupancy::CallerOccupancies;
 use crate::core::{Core, Shared, Throttles};
 use crate::drain::Drain;
 use crate::identity::{Bundle, Proofs, Trust};
@@ -125,7 +125,7 @@ impl Fixture {
             sources: SourceAddresses::new(),
             upstreams: UpstreamHealth::default(),
             nameservers: Vec::new(),
-            usages: CallerUsages::new(limits.bounds()),
+            usages: CallerOccupancies::new(limits.bounds()),
             drain: Drain::new(),
             limits,
             throttles: Throttles::default(),

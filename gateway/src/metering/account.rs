@@ -26,7 +26,7 @@ use super::permitted::PermittedCall;
 use super::recorder::Ending;
 use super::traffic::Traffic;
 use crate::caller_body::{BodyDiscard, Leftover};
-use crate::caller_usage::{CallPlace, CallsFull, UsagePermit};
+use crate::caller_occupancy::{CallPlace, CallsFull, OccupancyPermit};
 use crate::core::Core;
 use crate::identity::CallerContext;
 use crate::in_place::boxed;
@@ -395,7 +395,7 @@ impl Account {
     }
 
     /// Leave to read the answer to its end although the caller has gone.
-    pub(super) fn drain(&self) -> Option<UsagePermit> {
+    pub(super) fn drain(&self) -> Option<OccupancyPermit> {
         self.place.as_ref().and_then(|place| place.usage().drain())
     }
 

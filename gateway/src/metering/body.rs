@@ -344,7 +344,7 @@ impl MeteredBody {
         self.generation = snapshot.generation;
         let call = &self.source.call;
         let grants = self.session.proofs.grants(call.permit.caller(), &snapshot);
-        !snapshot.policy.reauthorise(&grants, &call.permit, call.model())
+        !snapshot.policy.reauthorize(&grants, &call.permit, call.model())
     }
 }
 

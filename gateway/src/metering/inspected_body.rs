@@ -24,7 +24,7 @@ use super::bound::{self, Bound, Terms};
 use super::facts::{self, Marks, ReadBody};
 use super::permitted::PermittedCall;
 use crate::caller_body::CallerBody;
-use crate::caller_usage::{BufferReservation, CallerUsage};
+use crate::caller_occupancy::{BufferReservation, CallerOccupancy};
 use crate::core::Core;
 use crate::identity::RequestHead;
 use crate::injection;
@@ -75,7 +75,7 @@ pub(crate) async fn read(
     admission: &Admission,
     head: &RequestHead,
     incoming: CallerBody,
-    usage: &Arc<CallerUsage>,
+    usage: &Arc<CallerOccupancy>,
     core: &Core,
 ) -> Result<InspectedBody, Denial> {
     if let Some(endpoint) = admission.session() {
@@ -137,7 +137,7 @@ async fn read_facts(
     endpoint: &Arc<Endpoint>,
     headers: &HeaderMap,
     body: HeldBody,
-    usage: &CallerUsage,
+    usage: &CallerOccupancy,
 ) -> Result<(ReadBody, HeldBody), Denial> {
     if body.bytes.len() <= LARGE {
         return Ok((facts::read(endpoint, headers, &body.bytes)?, body));
@@ -174,7 +174,7 @@ struct Most {
 async fn collect(
     mut incoming: CallerBody,
     most: Most,
-    usage: &Arc<CallerUsage>,
+    usage: &Arc<CallerOccupancy>,
     least: MinRate,
     timers: &Timers,
 ) -> Result<HeldBody, Denial> {

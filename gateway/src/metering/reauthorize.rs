@@ -94,7 +94,7 @@ impl Reauthorizer {
         }
         let Some(snapshot) = snapshots.current() else { return false };
         let grants = self.session.proofs.grants(self.call.permit.caller(), &snapshot);
-        let is_permitted = snapshot.policy.reauthorise(&grants, &self.call.permit, self.call.model());
+        let is_permitted = snapshot.policy.reauthorize(&grants, &self.call.permit, self.call.model());
         if is_permitted {
             self.generation.store(snapshot.generation, Ordering::Relaxed);
         }

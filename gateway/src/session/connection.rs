@@ -15,7 +15,7 @@ use super::deadline::{HeaderDeadline, Late};
 use super::shutdown::ShutdownSignal;
 use super::write_progress::{WriteProgress, Writes};
 use crate::caller_body::{BodyProgress, CallerBody, Leftover};
-use crate::caller_usage::UsagePermit;
+use crate::caller_occupancy::OccupancyPermit;
 use crate::identity::{Proofs, ShownTo};
 use crate::min_rate::MinRate;
 
@@ -84,12 +84,12 @@ pub(crate) struct Session {
     pub(super) writes: Writes,
     /// Of the request under way, where there is one at a time.
     body: Option<Arc<BodyProgress>>,
-    _place: Option<Arc<UsagePermit>>,
+    _place: Option<Arc<OccupancyPermit>>,
 }
 
 impl Session {
     /// Of a connection with what it has to show, and its place among its caller's; none where it has shown nothing.
-    pub(crate) fn new(arrival: Arrival, (proofs, place): (Proofs, Option<UsagePermit>)) -> Self {
+    pub(crate) fn new(arrival: Arrival, (proofs, place): (Proofs, Option<OccupancyPermit>)) -> Self {
         Self::of(arrival, Arc::new(proofs), place.map(Arc::new))
     }
 
@@ -100,19 +100,19 @@ impl Session {
         road: Road,
         http2: bool,
         deadline: Arc<HeaderDeadline>,
-        place: Arc<UsagePermit>,
+        place: Arc<OccupancyPermit>,
     ) -> Self {
         let arrival = Arrival { address: self.address, road, http2, deadline };
         Self::within(arrival, Arc::clone(&self.proofs), place)
     }
 
     /// Of what comes in a tunnel, with the proofs of whoever has opened it and a place among the connections of that caller.
-    pub(crate) fn within(arrival: Arrival, proofs: Arc<Proofs>, place: Arc<UsagePermit>) -> Self {
+    pub(crate) fn within(arrival: Arrival, proofs: Arc<Proofs>, place: Arc<OccupancyPermit>) -> Self {
         Self::of(arrival, proofs, Some(place))
     }
 
     /// With a place that more than the connection holds.
-    pub(crate) fn of(arrival: Arrival, proofs: Arc<Proofs>, place: Option<Arc<UsagePermit>>) -> Self {
+    pub(crate) fn of(arrival: Arrival, proofs: Arc<Proofs>, place: Option<Arc<OccupancyPermit>>) -> Self {
         let Arrival { address, road, http2, deadline } = arrival;
         Self {
             address,

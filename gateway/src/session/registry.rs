@@ -12,7 +12,7 @@ use super::connection::Session;
 use super::deadline::Late;
 use super::shutdown::Shutdown;
 use super::unproven::UnprovenConnections;
-use crate::caller_usage::CallerUsages;
+use crate::caller_occupancy::CallerOccupancies;
 use crate::drain::Phase;
 use crate::identity::{Trust, Unproven};
 
@@ -41,7 +41,7 @@ impl ConnectionRegistry {
     }
 
     /// Looks at each of them, and tells those that have to end. To be done about once a second.
-    pub(crate) fn review(&self, trust: &Trust, usages: &CallerUsages, phase: Phase) {
+    pub(crate) fn review(&self, trust: &Trust, usages: &CallerOccupancies, phase: Phase) {
         let mut sessions = self.sessions();
         // A connection whose task panicked did not leave.
         sessions.retain(|_, session| session.strong_count() > 0);

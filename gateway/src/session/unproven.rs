@@ -64,14 +64,19 @@ fn waits(session: &Weak<Session>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::caller_usage::{Bounds, CallerUsages};
+    use crate::caller_occupancy::{Bounds, CallerOccupancies};
     use crate::identity::{Proofs, Trust};
     use crate::peer_scope::{MOST_OF_ADDRESS, MOST_OF_ALL};
     use crate::session::{Arrival, HeaderDeadline, Road};
 
     fn session(address: &str) -> Arc<Session> {
-        let usages =
-            CallerUsages::new(Bounds { connections: 1, calls: 1, all_calls: 1, held: 1, held_of_one: 1 });
+        let usages = CallerOccupancies::new(Bounds {
+            connections: 1,
+            calls: 1,
+            all_calls: 1,
+            held: 1,
+            held_of_one: 1,
+        });
         let trust = Trust::new(HashMap::new(), std::time::Duration::ZERO);
         let address = std::net::SocketAddr::new(address.parse().unwrap(), 1);
         let deadline = Arc::new(HeaderDeadline::new());

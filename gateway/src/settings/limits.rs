@@ -7,7 +7,7 @@ use serde::Deserialize;
 use tollgate_policy::model::Interval;
 
 use super::{RedisSettings, SizeText, value};
-use crate::caller_usage::Bounds;
+use crate::caller_occupancy::Bounds;
 use crate::memory;
 use crate::min_rate::MinRate;
 

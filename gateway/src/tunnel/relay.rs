@@ -15,7 +15,7 @@ use tollgate_policy::target::Passage;
 
 use super::budget::Budget;
 use super::{Hello, Reached};
-use crate::caller_usage::UsagePermit;
+use crate::caller_occupancy::OccupancyPermit;
 use crate::fault;
 use crate::ledger::Outcome;
 use crate::metering::{Account, Over, Reauthorizer, RelayWatch, Traffic};
@@ -33,7 +33,7 @@ pub(crate) struct OpenTunnel {
     traffic: Arc<Traffic>,
     budget: Arc<Budget>,
     hello: Option<Hello>,
-    _place: Option<Arc<UsagePermit>>,
+    _place: Option<Arc<OccupancyPermit>>,
 }
 
 impl OpenTunnel {

@@ -169,7 +169,7 @@ fn a_grant_whose_models_do_not_match_does_not_decide() {
 fn a_stream_holds_only_while_the_same_grant_decides() {
     let before = policy(&[grant("open", "")]);
     let permit = permit(&before, "POST", "/chat", "cheap").unwrap();
-    let holds = |after: &Policy| after.reauthorise(&after.grants_of(&caller()), &permit, Some("cheap"));
+    let holds = |after: &Policy| after.reauthorize(&after.grants_of(&caller()), &permit, Some("cheap"));
     assert!(holds(&before));
     assert!(
         holds(&policy(&[grant("open", ", limits: [{tokens: 1, per: day}]")])),
@@ -180,7 +180,7 @@ fn a_stream_holds_only_while_the_same_grant_decides() {
     assert!(!holds(&policy(&[grant("open", ""), grant("narrow", ", allow: {paths: [/chat]}")])));
     assert!(!holds(&policy(&[grant("open", ", allow: {models: [dear]}")])));
     let other = caller_of("spiffe://prod.acme/other");
-    assert!(!before.reauthorise(&before.grants_of(&other), &permit, Some("cheap")));
+    assert!(!before.reauthorize(&before.grants_of(&other), &permit, Some("cheap")));
 }
 
 #[test]
@@ -190,7 +190,7 @@ fn a_stream_does_not_outlive_its_host_or_key() {
     let holds = |resources: &str| {
         let file = SourceFile { path: "a.yaml".into(), text: format!("{resources}{}", grant("open", "")) };
         let after = compile_files(&[file], &environment()).unwrap().policy;
-        after.reauthorise(&after.grants_of(&caller()), &permit, Some("cheap"))
+        after.reauthorize(&after.grants_of(&caller()), &permit, Some("cheap"))
     };
     let destination = "apiVersion: tollgate.dev/v1alpha1\nkind: Destination\nmetadata: {name: llm}\n";
     assert!(holds(&format!("{destination}spec: {{hosts: [new.example, llm.example], dialect: llm}}\n")));
@@ -225,7 +225,7 @@ fn a_stream_does_not_outlive_the_client_certificate_of_its_connection() {
     let permit = permit(&shows("one"), "POST", "/chat", "cheap").unwrap();
     for (name, holds) in [("one", true), ("other", false), ("", false)] {
         let after = shows(name);
-        assert_eq!(after.reauthorise(&after.grants_of(&caller()), &permit, Some("cheap")), holds, "{name}");
+        assert_eq!(after.reauthorize(&after.grants_of(&caller()), &permit, Some("cheap")), holds, "{name}");
     }
 }
 
@@ -262,7 +262,7 @@ fn a_call_whose_action_is_no_longer_listed_does_not_hold() {
     let permit = named(&["GetItem", "PutItem"]).unwrap();
     for (actions, holds) in [("GetItem, PutItem", true), ("'*'", true), ("GetItem", false)] {
         let after = listing(actions);
-        assert_eq!(after.reauthorise(&after.grants_of(&caller()), &permit, None), holds, "{actions}");
+        assert_eq!(after.reauthorize(&after.grants_of(&caller()), &permit, None), holds, "{actions}");
     }
     for names in [&[][..], &["DeleteItem"], &["GetItem", "DeleteItem"]] {
         assert_eq!(named(names).err(), Some(Reason::ActionNotAllowed), "{names:?}");
@@ -299,9 +299,9 @@ fn a_call_under_way_does_not_outlive_the_suspension_of_its_grant() {
     let before = policy(&[grant("only", "")]);
     let permit =
         admit(&before, "GET", "/models").unwrap().permit(&Facts::default(), Timestamp::UNIX_EPOCH).unwrap();
-    assert!(before.reauthorise(&before.grants_of(&caller()), &permit, None));
+    assert!(before.reauthorize(&before.grants_of(&caller()), &permit, None));
     let after = policy(&[grant("only", ", suspended: it is under review")]);
-    assert!(!after.reauthorise(&after.grants_of(&caller()), &permit, None));
+    assert!(!after.reauthorize(&after.grants_of(&caller()), &permit, None));
 }
 
 fn destination(name: &str, spec: &str) -> String {
@@ -393,7 +393,7 @@ fn a_connection_is_free_carries_nothing_and_does_not_outlive_its_protocol() {
         ];
         let file = SourceFile { path: "a.yaml".into(), text: text.concat() };
         let after = compile_files(&[file], &environment()).unwrap().policy;
-        after.reauthorise(&after.grants_of(&caller()), &permit, None)
+        after.reauthorize(&after.grants_of(&caller()), &permit, None)
     };
     assert!(holds(", protocol: tcp, port: 5671"));
     assert!(!holds(", protocol: postgres, port: 5671"));

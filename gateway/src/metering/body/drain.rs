@@ -7,7 +7,7 @@ use http_body_util::BodyExt;
 
 use super::MeteredBody;
 use super::source::AnswerSource;
-use crate::caller_usage::UsagePermit;
+use crate::caller_occupancy::OccupancyPermit;
 use crate::drain::{Drained, Phase};
 use crate::ledger::Outcome;
 use crate::metering::usage::Output;
@@ -43,7 +43,12 @@ pub(super) fn left(body: &mut MeteredBody) {
 }
 
 /// Reads on for the usage alone.
-async fn run(mut incoming: AnswerBody, mut source: AnswerSource, _permit: UsagePermit, mut drained: Drained) {
+async fn run(
+    mut incoming: AnswerBody,
+    mut source: AnswerSource,
+    _permit: OccupancyPermit,
+    mut drained: Drained,
+) {
     let mut output = Output::default();
     let mut left = MOST_BYTES;
     let read = async {

@@ -13,10 +13,10 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
 use super::tap::Tap;
-use crate::caller_usage::BufferReservation;
+use crate::caller_occupancy::BufferReservation;
 use crate::injection::Scrubber;
+use crate::metering::realtime::{ClientMessage, ServerReader, SessionEvent, whole};
 use crate::metering::reauthorize::Reauthorizer;
-use crate::metering::session::{ClientMessage, ServerReader, SessionEvent, whole};
 use crate::metering::traffic::Traffic;
 use crate::session::WriteProgress;
 use crate::websocket::{Decoder, FramePiece, FrameRules, MaskKeys, Opcode, Violation, close_payload, encode};

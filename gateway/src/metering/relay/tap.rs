@@ -1,7 +1,7 @@
 //! What reads the messages that a pump passes on, where turns are billed.
 
-use crate::caller_usage::BufferReservation;
-use crate::metering::session::{ClientMessage, ClientReader, ServerReader, SessionEvent, Taken};
+use crate::caller_occupancy::BufferReservation;
+use crate::metering::realtime::{ClientMessage, ClientReader, ServerReader, SessionEvent, Taken};
 use crate::websocket::{FramePiece, Violation};
 
 /// Reads messages of one side.

@@ -14,12 +14,12 @@ use tollgate_policy::denial::{Denial, Reason};
 
 use super::pump::{Pump, PumpEnd};
 use super::tap::Tap;
-use crate::caller_usage::BufferReservation;
+use crate::caller_occupancy::BufferReservation;
 use crate::core::Core;
 use crate::ledger::{Journal, LedgerError, Outcome, Wait};
 use crate::metering::account::Account;
+use crate::metering::realtime::{Course, TurnMeter, Verdict, close_code};
 use crate::metering::reauthorize::Reauthorizer;
-use crate::metering::session::{Course, TurnMeter, Verdict, close_code};
 
 /// How long turns may go on when the session is refused another, or its caller has gone.
 const LAST_TURNS: Duration = Duration::from_secs(10);

@@ -42,14 +42,14 @@ pub(crate) struct Bounds {
 
 /// The usage of every caller that has a connection.
 #[derive(Debug)]
-pub(crate) struct CallerUsages {
+pub(crate) struct CallerOccupancies {
     callers: Mutex<Callers>,
     all: Arc<AllCallers>,
 }
 
 #[derive(Debug, Default)]
 struct Callers {
-    usages: HashMap<Identity, Arc<CallerUsage>>,
+    usages: HashMap<Identity, Arc<CallerOccupancy>>,
     /// By namespace and by domain.
     groups: HashMap<Box<str>, Arc<HeldCounts>>,
 }
@@ -76,7 +76,7 @@ enum Size {
     Call,
 }
 
-impl CallerUsages {
+impl CallerOccupancies {
     pub(crate) fn new(bounds: Bounds) -> Self {
         let all = Arc::new(AllCallers { bounds, held: HeldCounts::default() });
         Self { callers: Mutex::default(), all }
@@ -88,7 +88,7 @@ impl CallerUsages {
     }
 
     /// The usage of `caller`, shared by all of its connections on all cores.
-    pub(crate) fn of(&self, caller: &Identity) -> Arc<CallerUsage> {
+    pub(crate) fn of(&self, caller: &Identity) -> Arc<CallerOccupancy> {
         let mut callers = self.callers.lock().unwrap_or_else(PoisonError::into_inner);
         let Callers { usages, groups } = &mut *callers;
         if let Some(usage) = usages.get(caller) {
@@ -101,7 +101,7 @@ impl CallerUsages {
         let mut group = |key: &str| Arc::clone(groups.entry(key.into()).or_default());
         let (namespace, domain) =
             (group(caller.domain_and_namespace().unwrap_or(caller.as_str())), group(caller.domain()));
-        let usage = Arc::new(CallerUsage {
+        let usage = Arc::new(CallerOccupancy {
             connections: AtomicU64::default(),
             drains: AtomicU64::default(),
             lingers: AtomicU64::default(),
@@ -128,7 +128,7 @@ impl HeldCounts {
 
 /// What one caller occupies.
 #[derive(Debug)]
-pub(crate) struct CallerUsage {
+pub(crate) struct CallerOccupancy {
     connections: AtomicU64,
     drains: AtomicU64,
     lingers: AtomicU64,
@@ -139,9 +139,9 @@ pub(crate) struct CallerUsage {
     all: Arc<AllCallers>,
 }
 
-impl CallerUsage {
-    pub(crate) fn connection(self: &Arc<Self>) -> Option<UsagePermit> {
-        UsagePermit::take(self, |usage| &usage.connections, self.all.bounds.connections)
+impl CallerOccupancy {
+    pub(crate) fn connection(self: &Arc<Self>) -> Option<OccupancyPermit> {
+        OccupancyPermit::take(self, |usage| &usage.connections, self.all.bounds.connections)
     }
 
     /// A place for one call. What others have under way bounds a caller, its namespace and its trust domain, as it does for held bodies.
@@ -160,12 +160,12 @@ impl CallerUsage {
         }
     }
 
-    pub(crate) fn drain(self: &Arc<Self>) -> Option<UsagePermit> {
-        UsagePermit::take(self, |usage| &usage.drains, DRAINS)
+    pub(crate) fn drain(self: &Arc<Self>) -> Option<OccupancyPermit> {
+        OccupancyPermit::take(self, |usage| &usage.drains, DRAINS)
     }
 
-    pub(crate) fn linger(self: &Arc<Self>) -> Option<UsagePermit> {
-        UsagePermit::take(self, |usage| &usage.lingers, LINGERS)
+    pub(crate) fn linger(self: &Arc<Self>) -> Option<OccupancyPermit> {
+        OccupancyPermit::take(self, |usage| &usage.lingers, LINGERS)
     }
 
     /// The largest body that this caller can hold while nobody else holds any.
@@ -225,20 +225,24 @@ const fn large_room(held: u64) -> u64 {
 
 /// A place among what a caller may have at once; given back on drop.
 #[derive(Debug)]
-pub(crate) struct UsagePermit {
-    usage: Arc<CallerUsage>,
-    part: fn(&CallerUsage) -> &AtomicU64,
+pub(crate) struct OccupancyPermit {
+    usage: Arc<CallerOccupancy>,
+    part: fn(&CallerOccupancy) -> &AtomicU64,
 }
 
-impl UsagePermit {
-    fn take(usage: &Arc<CallerUsage>, part: fn(&CallerUsage) -> &AtomicU64, cap: u64) -> Option<Self> {
+impl OccupancyPermit {
+    fn take(
+        usage: &Arc<CallerOccupancy>,
+        part: fn(&CallerOccupancy) -> &AtomicU64,
+        cap: u64,
+    ) -> Option<Self> {
         let before = part(usage).fetch_add(1, Ordering::Relaxed);
         let share = Self { usage: Arc::clone(usage), part };
         (before < cap).then_some(share)
     }
 }
 
-impl Drop for UsagePermit {
+impl Drop for OccupancyPermit {
     fn drop(&mut self) {
         (self.part)(&self.usage).fetch_sub(1, Ordering::Relaxed);
     }
@@ -259,7 +263,7 @@ pub(crate) struct CallPlace(HeldBytes);
 
 impl CallPlace {
     /// Of the caller that it was taken from.
-    pub(crate) const fn usage(&self) -> &Arc<CallerUsage> {
+    pub(crate) const fn usage(&self) -> &Arc<CallerOccupancy> {
         &self.0.usage
     }
 }
@@ -267,7 +271,7 @@ impl CallPlace {
 /// What is counted of a caller: bytes that are held, or a call; given back on drop.
 #[derive(Debug)]
 struct HeldBytes {
-    usage: Arc<CallerUsage>,
+    usage: Arc<CallerOccupancy>,
     size: Size,
     bytes: u64,
 }
@@ -296,7 +300,7 @@ impl BufferReservation {
     }
 
     /// Makes it at least `bytes` large, in steps. False where there is no more to be had.
-    pub(crate) fn grow(&mut self, bytes: u64, usage: &Arc<CallerUsage>) -> bool {
+    pub(crate) fn grow(&mut self, bytes: u64, usage: &Arc<CallerOccupancy>) -> bool {
         if self.taken >= bytes {
             return true;
         }
@@ -326,16 +330,16 @@ mod tests {
     const BOUNDS: Bounds =
         Bounds { connections: 2, calls: 3, all_calls: 64, held: 64 * MIB, held_of_one: 32 * MIB };
 
-    fn usages() -> CallerUsages {
-        CallerUsages::new(BOUNDS)
+    fn usages() -> CallerOccupancies {
+        CallerOccupancies::new(BOUNDS)
     }
 
-    fn of(usages: &CallerUsages, caller: &str) -> Arc<CallerUsage> {
+    fn of(usages: &CallerOccupancies, caller: &str) -> Arc<CallerOccupancy> {
         usages.of(&format!("spiffe://{caller}").parse().unwrap())
     }
 
     /// Opens bodies of a megabyte until there is no room for more.
-    fn fill(usage: &Arc<CallerUsage>) -> Vec<BufferReservation> {
+    fn fill(usage: &Arc<CallerOccupancy>) -> Vec<BufferReservation> {
         std::iter::from_fn(|| {
             let mut room = BufferReservation::of(Some(MIB));
             room.grow(MIB, usage).then_some(room)
@@ -363,7 +367,7 @@ mod tests {
 
     #[test]
     fn whoever_comes_finds_a_place_for_a_call_however_many_the_others_have() {
-        let usages = CallerUsages::new(Bounds { calls: 1_000, all_calls: 1_000, ..BOUNDS });
+        let usages = CallerOccupancies::new(Bounds { calls: 1_000, all_calls: 1_000, ..BOUNDS });
         let fill = |caller: &str| {
             let usage = of(&usages, caller);
             let calls: Vec<_> = std::iter::from_fn(|| usage.call().ok()).collect();

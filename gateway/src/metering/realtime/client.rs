@@ -10,7 +10,7 @@ use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 use serde_json::{Map, Value};
 use tollgate_policy::dialect::SessionRules;
 
-use crate::caller_usage::{BufferReservation, CallerUsage};
+use crate::caller_occupancy::{BufferReservation, CallerOccupancy};
 use crate::websocket::{FramePiece, Opcode, Violation};
 
 /// A message of no more bytes comes in one piece, and needs no room beside that of its frame.
@@ -44,7 +44,7 @@ pub(in crate::metering) enum Taken {
 #[derive(Debug)]
 pub(in crate::metering) struct ClientReader {
     rules: Arc<SessionRules>,
-    usage: Arc<CallerUsage>,
+    usage: Arc<CallerOccupancy>,
     most: u64,
     message: BytesMut,
     room: BufferReservation,
@@ -58,7 +58,7 @@ impl ClientMessage {
 }
 
 impl ClientReader {
-    pub(super) fn new(rules: &Arc<SessionRules>, usage: Arc<CallerUsage>, most: u64) -> Self {
+    pub(super) fn new(rules: &Arc<SessionRules>, usage: Arc<CallerOccupancy>, most: u64) -> Self {
         let (rules, message, room) = (Arc::clone(rules), BytesMut::new(), BufferReservation::default());
         Self { rules, usage, most, message, room }
     }

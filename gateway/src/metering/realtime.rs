@@ -110,7 +110,7 @@ impl TurnMeter {
 
     /// Reads messages of the client; `most` bytes each.
     pub(super) fn client_reader(&self, account: &Account, most: u64) -> Option<ClientReader> {
-        let usage = account.caller_usage()?;
+        let usage = account.caller_occupancy()?;
         let most = most.min(usage.largest_body());
         self.is_gated().then(|| ClientReader::new(&self.rules, usage, most))
     }

@@ -9,7 +9,7 @@ use tollgate_policy::price::{NanoUsd, Units};
 use super::server::ServerReader;
 use super::settings::{Cap, TurnSettings};
 use super::*;
-use crate::caller_usage::{Bounds, BufferReservation, CallerUsage, CallerUsages};
+use crate::caller_occupancy::{Bounds, BufferReservation, CallerOccupancies, CallerOccupancy};
 use crate::metering::catalog::shipped;
 use crate::websocket::{FramePiece, Opcode};
 
@@ -22,10 +22,10 @@ fn endpoint() -> (Arc<Endpoint>, Arc<SessionRules>) {
     (endpoint, rules)
 }
 
-fn usage() -> Arc<CallerUsage> {
+fn usage() -> Arc<CallerOccupancy> {
     let mib = 1 << 20;
     let bounds = Bounds { connections: 2, calls: 3, all_calls: 64, held: 8 * mib, held_of_one: 2 * mib };
-    CallerUsages::new(bounds).of(&"spiffe://prod.acme/web".parse().unwrap())
+    CallerOccupancies::new(bounds).of(&"spiffe://prod.acme/web".parse().unwrap())
 }
 
 fn piece(opcode: Opcode, last: bool, text: &str) -> FramePiece {
