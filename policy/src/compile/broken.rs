@@ -3,7 +3,8 @@
 //! **Invariant:** breaking a resource never lets a call through that the whole model denies: what it might have decided is refused, and
 //! falls to no broader grant, wildcard host or other port.
 //!
-//! Lacks on purpose: the age of resources. Of two that claim one host, and of two grants that tie, the one that comes first serves.
+//! Lacks on purpose: the age of resources. Of two that claim one host, where neither holds it, and of two grants that tie, the one that
+//! comes first serves.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

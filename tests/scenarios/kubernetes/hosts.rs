@@ -85,7 +85,7 @@ async fn an_older_object_that_names_a_host_later_takes_it_from_nobody_whichever_
 
     // Once it is given up, it falls to who asks for it, and does not come back.
     world.cluster.apply(&destination("web", &["web.test"], 1)).await;
-    let has = |object: &Value| object["status"]["hosts"] == json!(["shop.test", "llm.test"]);
+    let has = |object: &Value| object["status"]["hosts"] == json!(["llm.test", "shop.test"]);
     world.cluster.until(&of("shop"), has).await;
     accepted(&world, "shop", "True").await;
     world.cluster.apply(&destination("web", &["web.test", "llm.test"], 1)).await;
