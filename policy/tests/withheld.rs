@@ -273,18 +273,29 @@ fn of_two_apps_that_held_a_host_before_the_gateways_namespace_named_it_one_keeps
 }
 
 #[test]
-fn a_grant_of_what_may_not_have_been_listed_denies_nothing_elsewhere() {
+fn a_grant_of_what_may_not_have_been_listed_denies_what_it_may_mean_and_nothing_elsewhere() {
     let resources = [
         destination((GATEWAY, "more"), &["more.example"]),
         grant((GATEWAY, "more"), "more"),
-        grant((GATEWAY, "routed"), "routed"),
+        destination((GATEWAY, "any"), &["*.up.example"]),
+        grant((GATEWAY, "any"), "any"),
+        destination(("shop", "own"), &["own.example"]),
+        grant(("shop", "own"), "own"),
     ];
-    let of = |lacks_destinations: bool| {
-        let compiled = compile_with(&resources, &Consents { lacks_destinations, ..consents(&[]) });
+    let of = |routed: Value, lacks_destinations: bool| {
+        let all = [&resources[..], &[routed]].concat();
+        let compiled = compile_with(&all, &Consents { lacks_destinations, ..consents(&[]) });
         assert_eq!(compiled.problems.len(), 1, "{:?}", compiled.problems);
-        call(&compiled.policy, "more.example")
+        ["more.example", "api.up.example", "own.example"].map(|host| call(&compiled.policy, host).is_ok())
     };
-    assert_eq!(of(true), Ok(format!("{GATEWAY}/more")));
-    // Else it may have been meant to say something of this one.
-    assert_eq!(of(false), Err(Reason::BrokenConfiguration));
+    // The name may be a wrong one, and the host of an unlisted one may fall to the wildcard.
+    assert_eq!(of(grant(("shop", "routed"), "routed"), true), [true, false, false]);
+    assert_eq!(of(grant((GATEWAY, "routed"), "routed"), true), [false, false, true]);
+    assert_eq!(of(grant(("shop", "routed"), "web/routed"), true), [true, false, true]);
+    // Else it may have been meant to say something of each of them.
+    assert_eq!(of(grant(("shop", "routed"), "routed"), false), [false; 3]);
+    // Others are called as ever.
+    let mut foreign = grant(("web", "routed"), "routed");
+    foreign["spec"]["callers"] = json!([{"spiffe": "spiffe://prod.acme/ns/web/sa/web"}]);
+    assert_eq!(of(foreign, true), [true; 3]);
 }
