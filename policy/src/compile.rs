@@ -155,7 +155,7 @@ pub fn compile_files(files: &[SourceFile], environment: &Environment) -> Result<
 /// What is in another namespace than the resource that refers to it has to have agreed to that, by `consents` or itself. What is not in
 /// [`HomeCluster::gateway_namespace`] names callers of its own namespace alone, and uses nothing of the gateway's.
 /// Resources are in the order of `files` and their documents: of two that claim one host, and of two grants that tie, the first serves,
-/// and before it what is in the gateway's namespace. Between these comes who is known to have had the host ([`SourceFile::object`]). Earlier
+/// and before it what is in the gateway's namespace. Between these comes who is known to hold the host ([`SourceFile::object`]). Earlier
 /// policies are not asked: every gateway of a cluster is to come to the same.
 ///
 /// # Errors
@@ -184,6 +184,8 @@ struct Compiler<'a> {
     namespaces: Option<&'a Namespaces<'a>>,
     /// The namespace that each host belongs to, in a cluster.
     hosts: HashMap<&'a HostPattern, &'a str>,
+    /// The namespace whose app keeps a host that the gateway's namespace has meanwhile.
+    kept: HashMap<&'a HostPattern, &'a str>,
     /// The hosts that destinations name and that are not theirs, by index.
     unclaimed: BTreeSet<(&'a ResourceId, usize)>,
 }
@@ -323,6 +325,7 @@ impl<'a> Compiler<'a> {
             ties: Vec::new(),
             namespaces: None,
             hosts: HashMap::new(),
+            kept: HashMap::new(),
             unclaimed: BTreeSet::new(),
         }
     }

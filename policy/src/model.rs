@@ -2,7 +2,7 @@
 //!
 //! **Invariant:** whatever was written is either in the model or reported with file, line and field; nothing is skipped silently.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -91,7 +91,7 @@ impl SourceFile {
     /// `withheld: {because: TEXT}` beside them says why it is not to be in force: it is broken as one with a problem is, and `spec` may have
     /// less than it should. With `yields: true` it claims only hosts that no other has.
     /// `unreadable: TEXT` stands in place of a `spec` that was not read, and says why: it may have said anything.
-    /// `has: [HOST]`, of a Destination, are the hosts that it is known to have had: its claim to one of them comes before those of others.
+    /// `heldHosts: [HOST]`, of a Destination, are the hosts that it is known to hold: its claim to one of them comes before those of others.
     #[must_use]
     pub fn object(text: String) -> Self {
         Self { path: PathBuf::new(), text }
@@ -366,8 +366,8 @@ impl Model {
             if let Some(withheld) = members.remove("withheld") {
                 problems.push(source.problem("withheld", withheld["because"].as_str().unwrap_or_default()));
             }
-            let had = members.remove("has").and_then(|hosts| Vec::deserialize(hosts).ok());
-            source.had_hosts(had.unwrap_or_default());
+            let held = members.remove("heldHosts").and_then(|hosts| HashSet::deserialize(hosts).ok());
+            source.hold_hosts(held.unwrap_or_default());
         }
         self.incomplete |= document.unreadable;
         if document.value.is_null() {

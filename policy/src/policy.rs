@@ -53,8 +53,8 @@ pub(crate) struct Parts {
     pub(crate) budgets: BTreeMap<ResourceId, Arc<Budget>>,
     /// The approvals without a problem, each with why it has no effect.
     pub(crate) approvals: BTreeMap<ResourceId, Option<String>>,
-    /// The hosts of a cluster's destinations, those that are not in force included: of those that name one host the first has it.
-    pub(crate) hosts: BTreeMap<ResourceId, Vec<HostPattern>>,
+    /// The hosts that a cluster's destinations hold, those that are not in force included.
+    pub(crate) held_hosts: BTreeMap<ResourceId, Vec<HostPattern>>,
     /// Where the stores were written: beside them, because a store that only moved in its file is the same store.
     pub(crate) store_origins: BTreeMap<ResourceId, Source>,
 }
@@ -173,9 +173,10 @@ impl Policy {
         self.directory.destination(name)
     }
 
-    /// The hosts that a Destination of a cluster has, whether or not it is in force.
-    pub fn hosts_of(&self, destination: &ResourceId) -> &[HostPattern] {
-        self.parts.hosts.get(destination).map(Vec::as_slice).unwrap_or_default()
+    /// The hosts that a Destination of a cluster holds, sorted: no other namespace's app may have them while it names them. It need not be
+    /// in force, and the gateway's namespace may have one of them meanwhile.
+    pub fn held_hosts(&self, destination: &ResourceId) -> &[HostPattern] {
+        self.parts.held_hosts.get(destination).map(Vec::as_slice).unwrap_or_default()
     }
 
     /// What connections to this destination of the policy show.

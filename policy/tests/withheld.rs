@@ -9,6 +9,8 @@ mod cluster;
 #[path = "support/read.rs"]
 mod read;
 
+use std::collections::BTreeMap;
+
 use cluster::{GATEWAY, compile, compile_with, consents, decide, resource};
 use serde_json::{Value, json};
 use tollgate_policy::consent::Consents;
@@ -128,27 +130,27 @@ fn what_was_not_read_may_have_any_host_also_where_it_is_withheld() {
     assert_eq!(call(&compile(&resources, &[]).policy, "more.example"), Err(Reason::BrokenConfiguration));
 }
 
-/// The same, known to have had these hosts.
-fn had(mut destination: Value, hosts: &[&str]) -> Value {
-    destination["has"] = json!(hosts);
+/// The same, known to hold these hosts.
+fn holding(mut destination: Value, hosts: &[&str]) -> Value {
+    destination["heldHosts"] = json!(hosts);
     destination
 }
 
 #[test]
 fn an_older_destination_that_names_a_host_only_now_takes_it_from_nobody_who_has_had_it() {
-    let older = |hosts: &[&str]| had(destination(("web", "old"), hosts), &["old.example"]);
+    let older = |hosts: &[&str]| holding(destination(("web", "old"), hosts), &["old.example"]);
     let of = |others: &[Value]| compile(&[others, &[grant(("shop", "api"), "api")]].concat(), &[]);
     let names = |policy: &Policy, id: &str| -> Vec<String> {
-        policy.hosts_of(&id.parse().unwrap()).iter().map(ToString::to_string).collect()
+        policy.held_hosts(&id.parse().unwrap()).iter().map(ToString::to_string).collect()
     };
 
     // Whoever comes first, as long as nobody is known to have had it.
     let younger = destination(("shop", "api"), &["api.example"]);
     let compiled = of(&[older(&["old.example", "api.example"]), younger.clone()]);
-    assert_eq!(names(&compiled.policy, "web/old"), ["old.example", "api.example"]);
+    assert_eq!(names(&compiled.policy, "web/old"), ["api.example", "old.example"]);
     assert!(names(&compiled.policy, "shop/api").is_empty());
 
-    let younger = had(younger, &["api.example"]);
+    let younger = holding(younger, &["api.example"]);
     let compiled = of(&[older(&["old.example", "api.example"]), younger.clone()]);
     let said: Vec<String> = compiled.problems.iter().map(ToString::to_string).collect();
     let taken = "Destination web/old: spec.hosts[1]: `api.example` belongs to the namespace `shop`, where a Destination has it already";
@@ -158,7 +160,7 @@ fn an_older_destination_that_names_a_host_only_now_takes_it_from_nobody_who_has_
     assert_eq!(names(&compiled.policy, "web/old"), ["old.example"]);
 
     // In one namespace, too, where the same owner would be told of it.
-    let own = had(destination(("shop", "old"), &["old.example", "api.example"]), &["old.example"]);
+    let own = holding(destination(("shop", "old"), &["old.example", "api.example"]), &["old.example"]);
     let compiled = of(&[own, younger.clone()]);
     assert_eq!(call(&compiled.policy, "api.example"), Ok("shop/api".to_owned()));
 
@@ -168,35 +170,132 @@ fn an_older_destination_that_names_a_host_only_now_takes_it_from_nobody_who_has_
         ("shop", "api"),
         &json!({"hosts": ["api.example"], "timeouts": {"connect": "soon"}}),
     );
-    let compiled = of(&[older(&["old.example", "api.example"]), had(broken, &["api.example"])]);
+    let compiled = of(&[older(&["old.example", "api.example"]), holding(broken, &["api.example"])]);
     assert_eq!(names(&compiled.policy, "shop/api"), ["api.example"]);
     assert_eq!(call(&compiled.policy, "api.example"), Err(Reason::BrokenConfiguration));
 
     // What it no longer names it has no more.
-    let moved = had(destination(("shop", "api"), &["other.example"]), &["api.example"]);
+    let moved = holding(destination(("shop", "api"), &["other.example"]), &["api.example"]);
     let compiled = of(&[older(&["old.example", "api.example"]), moved]);
-    assert_eq!(names(&compiled.policy, "web/old"), ["old.example", "api.example"]);
+    assert_eq!(names(&compiled.policy, "web/old"), ["api.example", "old.example"]);
 
     // The gateway's namespace comes before all.
     let gateways = destination((GATEWAY, "gateways"), &["api.example"]);
     let compiled = of(&[younger, gateways, grant((GATEWAY, "gateways"), "gateways")]);
     assert_eq!(call(&compiled.policy, "api.example"), Ok(format!("{GATEWAY}/gateways")));
-    assert!(names(&compiled.policy, "shop/api").is_empty());
+}
+
+/// What stays known of hosts while objects change: each step is compiled from what the step before left in the status.
+struct Steps(BTreeMap<String, Vec<String>>);
+
+impl Steps {
+    fn take(&mut self, resources: &[Value]) -> Policy {
+        let id = |it: &Value| {
+            let of = |member: &str| it["metadata"][member].as_str().unwrap().to_owned();
+            format!("{}/{}", of("namespace"), of("name"))
+        };
+        let with_hosts = |it: &Value| match self.0.get(&id(it)) {
+            Some(hosts) => holding(it.clone(), &hosts.iter().map(String::as_str).collect::<Vec<_>>()),
+            None => it.clone(),
+        };
+        let known: Vec<Value> = resources.iter().map(with_hosts).collect();
+        let policy = compile(&known, &[]).policy;
+        let destinations = resources.iter().filter(|it| it["kind"] == "Destination");
+        self.0 = destinations
+            .map(|it| {
+                let held = policy.held_hosts(&id(it).parse().unwrap());
+                (id(it), held.iter().map(ToString::to_string).collect())
+            })
+            .collect();
+        policy
+    }
+
+    fn of(&self, id: &str) -> &[String] {
+        &self.0[id]
+    }
 }
 
 #[test]
-fn a_grant_of_what_may_not_have_been_listed_denies_nothing_elsewhere() {
+fn a_host_that_something_else_has_for_a_moment_comes_back_to_who_held_it() {
+    let parked = destination(("shop", "old"), &["api.up.example"]);
+    let own = destination(("web", "api"), &["api.up.example"]);
+    let web = resource(
+        "Grant",
+        ("web", "api"),
+        &json!({"callers": [{"spiffe": "spiffe://prod.acme/ns/web/sa/web"}], "destination": "api"}),
+    );
+    let holder =
+        |policy: &Policy| decide(policy, ("spiffe://prod.acme/ns/web/sa/web", "api.up.example", "/x", "GET"));
+    let passing = [
+        destination((GATEWAY, "own"), &["api.up.example"]),
+        destination((GATEWAY, "any"), &["*.up.example"]),
+        withheld((GATEWAY, "routed"), &["api.up.example"], false),
+    ];
+    for other in passing {
+        let mut steps = Steps(BTreeMap::new());
+        steps.take(&[own.clone(), web.clone()]);
+        assert_eq!(steps.of("web/api"), ["api.up.example"]);
+        // The parked one is the older of the two from here on.
+        steps.take(&[parked.clone(), own.clone(), web.clone(), other]);
+        assert_eq!((steps.of("web/api").len(), steps.of("shop/old").len()), (1, 0));
+        let policy = steps.take(&[parked.clone(), own.clone(), web.clone()]);
+        assert_eq!(holder(&policy), Ok("web/api".to_owned()));
+        assert!(steps.of("shop/old").is_empty());
+    }
+
+    // A route that breaks for a moment, too: nobody else has the host meanwhile.
+    let mut steps = Steps(BTreeMap::new());
+    steps.take(&[own.clone(), web.clone()]);
+    let unrouted = withheld(("web", "api"), &["api.up.example"], true);
+    let policy = steps.take(&[parked.clone(), unrouted.clone(), web.clone()]);
+    assert_eq!(holder(&policy), Err(Reason::BrokenConfiguration));
+    assert_eq!((steps.of("web/api").len(), steps.of("shop/old").len()), (1, 0));
+    assert_eq!(holder(&steps.take(&[parked.clone(), own, web.clone()])), Ok("web/api".to_owned()));
+
+    // One that no route has led to yet holds nothing, and what names the host no more holds it no more.
+    let mut steps = Steps(BTreeMap::new());
+    steps.take(&[unrouted, web.clone()]);
+    assert!(steps.of("web/api").is_empty());
+    steps.take(&[destination(("web", "api"), &["api.up.example"])]);
+    steps.take(&[parked, destination(("web", "api"), &["web.example"])]);
+    assert_eq!(
+        (steps.of("web/api"), steps.of("shop/old")),
+        (&["web.example".to_owned()][..], &["api.up.example".to_owned()][..])
+    );
+}
+
+#[test]
+fn of_two_apps_that_held_a_host_before_the_gateways_namespace_named_it_one_keeps_it() {
+    let of = |namespace: &str| holding(destination((namespace, "api"), &["api.example"]), &["api.example"]);
+    let compiled = compile(&[of("shop"), of("web"), destination((GATEWAY, "api"), &["api.example"])], &[]);
+    let held = |id: &str| compiled.policy.held_hosts(&id.parse().unwrap()).len();
+    assert_eq!((held("shop/api"), held("web/api")), (1, 0));
+}
+
+#[test]
+fn a_grant_of_what_may_not_have_been_listed_denies_what_it_may_mean_and_nothing_elsewhere() {
     let resources = [
         destination((GATEWAY, "more"), &["more.example"]),
         grant((GATEWAY, "more"), "more"),
-        grant((GATEWAY, "routed"), "routed"),
+        destination((GATEWAY, "any"), &["*.up.example"]),
+        grant((GATEWAY, "any"), "any"),
+        destination(("shop", "own"), &["own.example"]),
+        grant(("shop", "own"), "own"),
     ];
-    let of = |lacks_destinations: bool| {
-        let compiled = compile_with(&resources, &Consents { lacks_destinations, ..consents(&[]) });
+    let of = |routed: Value, lacks_destinations: bool| {
+        let all = [&resources[..], &[routed]].concat();
+        let compiled = compile_with(&all, &Consents { lacks_destinations, ..consents(&[]) });
         assert_eq!(compiled.problems.len(), 1, "{:?}", compiled.problems);
-        call(&compiled.policy, "more.example")
+        ["more.example", "api.up.example", "own.example"].map(|host| call(&compiled.policy, host).is_ok())
     };
-    assert_eq!(of(true), Ok(format!("{GATEWAY}/more")));
-    // Else it may have been meant to say something of this one.
-    assert_eq!(of(false), Err(Reason::BrokenConfiguration));
+    // The name may be a wrong one, and the host of an unlisted one may fall to the wildcard.
+    assert_eq!(of(grant(("shop", "routed"), "routed"), true), [true, false, false]);
+    assert_eq!(of(grant((GATEWAY, "routed"), "routed"), true), [false, false, true]);
+    assert_eq!(of(grant(("shop", "routed"), "web/routed"), true), [true, false, true]);
+    // Else it may have been meant to say something of each of them.
+    assert_eq!(of(grant(("shop", "routed"), "routed"), false), [false; 3]);
+    // Others are called as ever.
+    let mut foreign = grant(("web", "routed"), "routed");
+    foreign["spec"]["callers"] = json!([{"spiffe": "spiffe://prod.acme/ns/web/sa/web"}]);
+    assert_eq!(of(foreign, true), [true; 3]);
 }

@@ -1,4 +1,4 @@
-//! The hosts that an object has, as its status says it: what decides between those that name one host is in the objects themselves, so
+//! The hosts that an object holds, as its status says it: what decides between those that name one host is in the objects themselves, so
 //! that every replica comes to the same.
 
 use serde_json::Value;
@@ -11,8 +11,8 @@ pub(super) const HOSTS: &str = "hosts";
 /// The condition of an XBackend whose message is its host: it has no such member.
 pub(super) const HAS_HOST: &str = "tollgate.dev/HasHost";
 
-/// The hosts that the status of an object says that it has.
-pub(super) fn hosts(kind: ObjectKind, status: &Value) -> Vec<String> {
+/// The hosts that the status of an object says that it holds.
+pub(super) fn held_hosts(kind: ObjectKind, status: &Value) -> Vec<String> {
     match kind {
         ObjectKind::Destination => {
             let hosts = status[HOSTS].as_array().into_iter().flatten();

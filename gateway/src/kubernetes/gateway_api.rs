@@ -101,8 +101,8 @@ pub(super) struct GatewayWorld<'a> {
     destinations: BTreeSet<Id>,
     /// What compiling found wrong with a translated Destination.
     refused: BTreeMap<Id, String>,
-    /// The host that a translated Destination has.
-    hosts: BTreeMap<Id, String>,
+    /// The host that a translated Destination holds.
+    held_hosts: BTreeMap<Id, String>,
 }
 
 /// An object as far as it is read.
@@ -119,8 +119,8 @@ struct Written<T> {
     dialect: Option<String>,
     /// The host outside that it names, whether or not the rest can be read.
     host: Option<String>,
-    /// The hosts that its status says that it has.
-    has: Vec<String>,
+    /// The hosts that its status says that it holds.
+    held_hosts: Vec<String>,
     /// Whether nothing of what it says is known, so that it may be any host.
     is_unreadable: bool,
     status: Value,
@@ -150,8 +150,8 @@ pub(super) struct TranslatedDestination {
 impl<'a> GatewayWorld<'a> {
     pub(super) fn new(place: &'a GatewayPlace, consents: &'a Consents) -> Self {
         let (classes, gateways, routes, backends) = <(Vec<_>, Vec<_>, Vec<_>, Vec<_>)>::default();
-        let (destinations, refused, hosts) = <(BTreeSet<_>, BTreeMap<_, _>, BTreeMap<_, _>)>::default();
-        Self { place, consents, classes, gateways, routes, backends, destinations, refused, hosts }
+        let (destinations, refused, held_hosts) = <(BTreeSet<_>, BTreeMap<_, _>, BTreeMap<_, _>)>::default();
+        Self { place, consents, classes, gateways, routes, backends, destinations, refused, held_hosts }
     }
 
     /// Whether a ReferenceGrant of a namespace permits a reference to what is there.
@@ -160,9 +160,13 @@ impl<'a> GatewayWorld<'a> {
         grants.filter(|grant| grant.namespace.as_str() == namespace).any(|grant| grant.allows(from, to))
     }
 
-    /// What compiling found wrong with the Destinations that come of it, and the hosts that they have.
-    pub(super) fn compiled(mut self, refused: BTreeMap<Id, String>, hosts: BTreeMap<Id, String>) -> Self {
-        (self.refused, self.hosts) = (refused, hosts);
+    /// What compiling found wrong with the Destinations that come of it, and the hosts that they hold.
+    pub(super) fn compiled(
+        mut self,
+        refused: BTreeMap<Id, String>,
+        held_hosts: BTreeMap<Id, String>,
+    ) -> Self {
+        (self.refused, self.held_hosts) = (refused, held_hosts);
         self
     }
 
@@ -200,7 +204,8 @@ impl<T: DeserializeOwned> Written<T> {
         let raw: Value = serde_json::from_str(&object.text).unwrap_or_default();
         let is_unreadable = raw.is_null() || left.is_ok();
         let host = raw.pointer("/spec/externalHostname/hostname").and_then(Value::as_str).map(str::to_owned);
-        let has = raw.get("has").and_then(|hosts| Vec::deserialize(hosts).ok()).unwrap_or_default();
+        let held_hosts =
+            raw.get("heldHosts").and_then(|hosts| Vec::deserialize(hosts).ok()).unwrap_or_default();
         let (spec, dialect) = match serde_json::from_str(&object.text) {
             Ok(Document { mut metadata, spec }) => (Ok(spec), metadata.annotations.remove(DIALECT)),
             Err(error) => (Err(left.map_or_else(|_| error.to_string(), |left| left.unreadable)), None),
@@ -213,7 +218,7 @@ impl<T: DeserializeOwned> Written<T> {
             spec,
             dialect,
             host,
-            has,
+            held_hosts,
             is_unreadable,
             status: status.clone(),
         }
@@ -242,12 +247,13 @@ pub(super) fn translated(world: &GatewayWorld<'_>) -> Translation {
     let mut refused = BTreeMap::new();
     for backend in &world.backends {
         let ancestors = attached.gateways_of(&backend.id());
+        let host = world.held_hosts.get(&backend.id()).map(String::as_str);
         let since = attached.leads_since(&backend.id()).map(|since| since.max(backend.created));
         let Some(since) = since else {
             translation.withheld.extend(withheld(backend, world, (None, "no accepted route leads to it")));
             if condition::is_told(backend) {
                 let gone = Condition::no("Accepted", "Invalid", "no accepted route leads to it");
-                let status = condition::of_backend(backend, &ancestors, (&gone, None));
+                let status = condition::of_backend(backend, &ancestors, (&gone, host));
                 translation.statuses.insert(backend.key(ObjectKind::Backend), status);
             }
             continue;
@@ -261,7 +267,6 @@ pub(super) fn translated(world: &GatewayWorld<'_>) -> Translation {
         if !accepted.holds {
             refused.insert(backend.id(), accepted.message.clone());
         }
-        let host = world.hosts.get(&backend.id()).map(String::as_str);
         let status = condition::of_backend(backend, &ancestors, (&accepted, host));
         translation.statuses.insert(backend.key(ObjectKind::Backend), status);
         match made {

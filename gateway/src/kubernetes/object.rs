@@ -46,9 +46,9 @@ struct CompiledText {
     /// Why its `spec` is left out, where it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     unreadable: Option<String>,
-    /// The hosts that its status says that it has.
+    /// The hosts that its status says that it holds.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    has: Vec<String>,
+    held_hosts: Vec<String>,
 }
 
 /// One object: what is compiled of it, and what its status says.
@@ -105,7 +105,7 @@ impl ClusterObject {
                 let (bytes, most) = (bytes.div_ceil(1024), LARGEST / 1024);
                 format!("this has {bytes} KiB and is not read: {most} KiB are the most of one object, so make several of it")
             }),
-            has: claim::hosts(kind, &status),
+            held_hosts: claim::held_hosts(kind, &status),
         };
         Some(Self {
             key: ObjectKey { kind, namespace, name },

@@ -3,7 +3,8 @@
 //! **Invariant:** breaking a resource never lets a call through that the whole model denies: what it might have decided is refused, and
 //! falls to no broader grant, wildcard host or other port.
 //!
-//! Lacks on purpose: the age of resources. Of two that claim one host, and of two grants that tie, the one that comes first serves.
+//! Lacks on purpose: the age of resources. Of two that claim one host, where neither holds it, and of two grants that tie, the one that
+//! comes first serves.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -196,16 +197,23 @@ impl Compiler<'_> {
         if let (false, Some(namespace)) = (is_readable, app) {
             callers = super::own::callers_of(namespace, &self.environment.home);
         }
-        // One of another namespace that is not there, or that has not agreed, is still no other. Nor is one that nobody could list.
+        // One of another namespace that is not there, or that has not agreed, is still no other.
         let is_known = |id: &ResourceId| self.model.destination(id).is_some();
         let is_unlisted = self.namespaces.is_some_and(|it| it.lacks_destinations);
+        let at = match destination {
+            // Nobody knows its host, which may fall to a wildcard, and the name may be a wrong one.
+            Some(id) if is_unlisted && !is_known(&id) => match is_foreign {
+                true => BlockedAt::Wildcards,
+                false => BlockedAt::Namespace(id.namespace().into()),
+            },
+            Some(id) if is_foreign || (is_named && is_known(&id)) => BlockedAt::Destination(id),
+            _ => BlockedAt::Everywhere,
+        };
         Block {
             resource: format!("grant {}", resource.id).into(),
             every_caller: !is_readable && app.is_none(),
             callers,
-            at: destination
-                .filter(|id| is_foreign || (is_named && is_known(id)) || (is_unlisted && !is_known(id)))
-                .map_or(BlockedAt::Everywhere, BlockedAt::Destination),
+            at,
         }
     }
 }

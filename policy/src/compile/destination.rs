@@ -57,11 +57,13 @@ impl<'a> Compiler<'a> {
         let is_apps = |id: &ResourceId| self.namespaces.is_some_and(|it| !it.is_gateways(id.namespace()));
         // Whoever may edit an older object must not take a host by that from who has it.
         claims.sort_by_cached_key(|Claim { resource, host: (_, host) }| {
-            (resource.source.yields(), is_apps(&resource.id), !resource.source.had(host))
+            let holds = resource.source.holds(host);
+            (resource.source.yields() && !holds, is_apps(&resource.id), !holds)
         });
         for claim in claims {
             self.claim_host(claim, &mut taken);
         }
+        self.parts.held_hosts.values_mut().for_each(|hosts| hosts.sort_unstable());
         for resource in &self.model.destinations {
             if let Some(destination) = self.destination(resource) {
                 self.parts.destinations.insert(resource.id.clone(), Arc::new(destination));
@@ -218,12 +220,42 @@ impl<'a> Compiler<'a> {
         None
     }
 
+    /// The namespace that a host belongs to, so far as claims were looked at.
+    fn owner(&self, host: &HostPattern) -> Option<&'a str> {
+        self.hosts.get(host).or_else(|| self.hosts.get(&host.covering()?)).copied()
+    }
+
+    /// Notes that it holds the host. What takes its host from no other holds none but what it held.
+    fn hold(&mut self, Claim { resource, host: (_, host) }: Claim<'a>) {
+        let is_new = !resource.source.holds(host);
+        if self.namespaces.is_none() || (is_new && resource.source.yields()) {
+            return;
+        }
+        let held = self.parts.held_hosts.entry(resource.id.clone()).or_default();
+        if !held.contains(host) {
+            held.push(host.clone());
+        }
+    }
+
+    /// The gateway's namespace may name an app's host for a moment. No other app is to have it after that.
+    fn keep(&mut self, claim: Claim<'a>) {
+        let Claim { resource, host: (_, host) } = claim;
+        let (Some(namespaces), Some(owner)) = (self.namespaces, self.owner(host)) else { return };
+        if !namespaces.is_gateways(owner) || host.is_wildcard() || !resource.source.holds(host) {
+            return;
+        }
+        let own = resource.id.namespace();
+        if *self.kept.entry(host).or_insert(own) == own {
+            self.hold(claim);
+        }
+    }
+
     /// In a cluster a host belongs to one namespace, at every port: to the gateway's if a Destination of it claims the host, by itself or
     /// by a wildcard, which is that namespace's alone; else to the one whose claim comes first.
     fn may_claim(&mut self, Claim { resource, host: (index, host) }: Claim<'a>) -> bool {
         let Some(namespaces) = self.namespaces else { return true };
         let own = resource.id.namespace();
-        let first = self.hosts.get(host).or_else(|| self.hosts.get(&host.covering()?)).copied();
+        let first = self.owner(host);
         let message = match first {
             _ if host.is_wildcard() && !namespaces.is_gateways(own) => {
                 format!(
@@ -254,8 +286,10 @@ impl<'a> Compiler<'a> {
         claims: &mut BTreeMap<(HostPattern, Option<u16>), (ResourceId, String)>,
     ) {
         if !self.may_claim(claim) {
+            self.keep(claim);
             return;
         }
+        let named = claim;
         let Claim { resource, host: (index, host) } = claim;
         let path = format!("spec.hosts[{index}]");
         let port = resource.spec.port.unwrap_or(443);
@@ -272,14 +306,17 @@ impl<'a> Compiler<'a> {
                 at_any
             }
         };
+        let is_free = taken.is_none();
         if let Some((other, place)) = taken {
             let message = match other == resource.id {
                 true => format!("`{host}` is in this list twice"),
                 false => format!("`{host}` port {port} is already Destination/{other}{place}"),
             };
             self.problems.push(resource.source.problem(&path, message));
-        } else if self.namespaces.is_some() {
-            self.parts.hosts.entry(resource.id.clone()).or_default().push(host.clone());
+        }
+        // Another one of its namespace may have it for a moment, too.
+        if is_free || resource.source.holds(host) {
+            self.hold(named);
         }
         let is_own = |own: &GatewayName| matches!(host, HostPattern::Exact(host) if **host == *own.host);
         if self.environment.gateway_names.iter().any(is_own) {

@@ -2,7 +2,7 @@
 //!
 //! **Invariant:** a field that is in the text and not in the resource has been reported.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
@@ -33,8 +33,8 @@ pub struct Source {
     lines: BTreeMap<String, usize>,
     /// Where fields of no such name were probably meant to stand: they have been reported, and are not missing besides.
     meant: Vec<String>,
-    /// The hosts that it is known to have had.
-    had: Vec<String>,
+    /// The hosts that it is known to hold.
+    held_hosts: HashSet<String>,
 }
 
 impl Source {
@@ -42,13 +42,13 @@ impl Source {
         Self { file: file.to_owned(), label, lines, ..Self::default() }
     }
 
-    pub(super) fn had_hosts(&mut self, hosts: Vec<String>) {
-        self.had = hosts;
+    pub(super) fn hold_hosts(&mut self, hosts: HashSet<String>) {
+        self.held_hosts = hosts;
     }
 
-    /// Whether this host is one that it had before.
-    pub(crate) fn had(&self, host: &HostPattern) -> bool {
-        !self.had.is_empty() && self.had.contains(&host.to_string())
+    /// Whether this host is one that it is known to hold.
+    pub(crate) fn holds(&self, host: &HostPattern) -> bool {
+        !self.held_hosts.is_empty() && self.held_hosts.contains(&host.to_string())
     }
 
     /// Whether something was written there, right or wrong.

@@ -25,6 +25,8 @@ pub(crate) enum BlockedAt {
     Destination(ResourceId),
     /// At every one whose hosts are not all named: what the grant was for may be among those.
     Wildcards,
+    /// At what may be an unlisted destination of this namespace: at every listed one, too, and where hosts are not all named.
+    Namespace(Box<str>),
     /// It is not known, so at every one.
     Everywhere,
 }
@@ -38,11 +40,16 @@ pub(crate) struct BlockedHosts {
     pub(crate) any_other: bool,
 }
 
+fn has_wildcard(destination: &Destination) -> bool {
+    destination.hosts.iter().any(HostPattern::is_wildcard)
+}
+
 impl Block {
     pub(crate) fn is_at(&self, destination: &Destination) -> bool {
         match &self.at {
             BlockedAt::Destination(denied) => *denied == destination.name,
-            BlockedAt::Wildcards => destination.hosts.iter().any(HostPattern::is_wildcard),
+            BlockedAt::Wildcards => has_wildcard(destination),
+            BlockedAt::Namespace(own) => *destination.name.namespace() == **own || has_wildcard(destination),
             BlockedAt::Everywhere => true,
         }
     }

@@ -7,7 +7,7 @@ use tollgate_tests::cluster::{Cluster, Verb};
 use tollgate_tests::gateway::eventually;
 use tollgate_tests::{Gateway, Sandbox, needs};
 
-use super::{APP, EGRESS, World, answers, condition, path, rights};
+use super::{APP, EGRESS, USER, World, answers, condition, path, rights};
 
 /// A Destination of a namespace, where connecting takes so many seconds at the most.
 fn destination(namespace: &str, hosts: &[&str], seconds: u32) -> String {
@@ -85,7 +85,7 @@ async fn an_older_object_that_names_a_host_later_takes_it_from_nobody_whichever_
 
     // Once it is given up, it falls to who asks for it, and does not come back.
     world.cluster.apply(&destination("web", &["web.test"], 1)).await;
-    let has = |object: &Value| object["status"]["hosts"] == json!(["shop.test", "llm.test"]);
+    let has = |object: &Value| object["status"]["hosts"] == json!(["llm.test", "shop.test"]);
     world.cluster.until(&of("shop"), has).await;
     accepted(&world, "shop", "True").await;
     world.cluster.apply(&destination("web", &["web.test", "llm.test"], 1)).await;
@@ -141,7 +141,42 @@ async fn whoever_may_write_a_destination_does_not_write_what_its_status_says_tha
     assert_eq!(world.cluster.call_with(&app, Verb::Put, &status, &after).await.status, 403);
     world.cluster.apply(&destination("shop", &["shop.test", "llm.test"], 1)).await;
     accepted(&world, "shop", "False").await;
+
+    // A role that gives rights on all of it gives those on status, too: then the policy of the chart refuses what is said of hosts.
+    let all = json!([{"apiGroups": ["tollgate.dev"], "resources": ["*"], "verbs": ["*"]}]);
+    world.cluster.allow(APP, Some("shop"), &all).await;
+    world.cluster.apply(&policy()).await;
+    let patch = |body: Value| {
+        let (cluster, app, status) = (&world.cluster, &app, &status);
+        async move { cluster.call_with(app, Verb::Merge, status, &body).await }
+    };
+    let mut told = patch(json!({"status": {"hosts": ["forged.test"]}})).await;
+    // It holds a moment after it was made.
+    for _ in 0..600 {
+        if told.status != 200 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        told = patch(json!({"status": {"hosts": ["forged.test"]}})).await;
+    }
+    assert_eq!(told.status, 403, "{}", told.body);
+    assert!(told.body.to_string().contains("only the gateway writes `status.hosts`"), "{}", told.body);
+    assert_eq!(patch(json!({"status": {"hosts": null}})).await.status, 403);
+    assert_eq!(patch(json!({"status": {"observedGeneration": 2}})).await.status, 200);
+    // The gateway writes as ever, whatever was said before the policy held.
+    world.cluster.apply(&destination("shop", &["more.test"], 1)).await;
+    let has = |object: &Value| object["status"]["hosts"] == json!(["more.test"]);
+    world.cluster.until(&of("shop"), has).await;
     world.leave().await;
+}
+
+/// What the chart keeps others by from writing which hosts an object holds, where the gateway is this user.
+fn policy() -> String {
+    let golden = include_str!("../../chart/golden/default.yaml");
+    let is_of = |text: &&str| text.contains("kind: ValidatingAdmissionPolicy");
+    let documents: Vec<&str> = golden.split("---\n").filter(is_of).collect();
+    assert_eq!(documents.len(), 2, "a policy and its binding");
+    documents.join("---\n").replace("system:serviceaccount:tollgate:tollgate", USER)
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -40,7 +40,7 @@ fn of_member(member: StatusMember) -> Value {
         }),
         StatusMember::Hosts => json!({
             "type": "array",
-            "description": "The hosts that it has: its claim to one of them comes before those of other namespaces' apps.",
+            "description": "The hosts that it holds: while it names them they go to no other namespace's app, and of its own namespace's objects to this one before others.",
             "x-kubernetes-list-type": "atomic",
             "items": { "type": "string" },
         }),

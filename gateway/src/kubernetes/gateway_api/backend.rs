@@ -98,10 +98,10 @@ pub(super) fn withheld(
     Some(TranslatedDestination { namespace, name, created, resource })
 }
 
-/// What its status says that it has it keeps.
+/// What its status says that it holds it keeps.
 fn keep_hosts(resource: &mut Value, backend: &Written<BackendSpec>) {
-    if !backend.has.is_empty() {
-        resource["has"] = json!(backend.has);
+    if !backend.held_hosts.is_empty() {
+        resource["heldHosts"] = json!(backend.held_hosts);
     }
 }
 

@@ -46,7 +46,7 @@ pub(super) fn is_told(backend: &Written<BackendSpec>) -> bool {
     entries.into_iter().flatten().any(|entry| entry["controllerName"] == CONTROLLER)
 }
 
-/// The status of an XBackend that has this host, if any: an entry for each Gateway that routes lead from.
+/// The status of an XBackend that holds this host, if any: an entry for each Gateway that routes lead from.
 pub(super) fn of_backend(
     backend: &Written<BackendSpec>,
     gateways: &[Value],
@@ -61,6 +61,10 @@ pub(super) fn of_backend(
         let conditions = list(backend.generation, had, std::iter::once(accepted.clone()).chain(has_host));
         json!({ reference: gateway, "controllerName": CONTROLLER, "conditions": conditions })
     };
+    // Where no route leads any more, what was said before is the one place that tells its host.
+    let told = before.into_iter().flatten().filter(|it| it["controllerName"] == CONTROLLER);
+    let told: Vec<Value> = told.map(|it| it[reference].clone()).collect();
+    let gateways = if gateways.is_empty() && host.is_some() { told.as_slice() } else { gateways };
     let others = before.into_iter().flatten().filter(|it| it["controllerName"] != CONTROLLER).cloned();
     let entries: Vec<Value> = others.chain(gateways.iter().map(entry)).take(MOST_ENTRIES).collect();
     json!({ member: entries })

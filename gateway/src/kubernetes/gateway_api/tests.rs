@@ -14,7 +14,7 @@ struct Fixture {
     destinations: Vec<Value>,
     consents: Consents,
     refused: BTreeMap<Id, String>,
-    hosts: BTreeMap<Id, String>,
+    held_hosts: BTreeMap<Id, String>,
     gateway_namespaces: Vec<String>,
 }
 
@@ -31,7 +31,7 @@ impl Fixture {
             destinations: Vec::new(),
             consents: Consents::default(),
             refused: BTreeMap::new(),
-            hosts: BTreeMap::new(),
+            held_hosts: BTreeMap::new(),
             gateway_namespaces: Vec::new(),
         }
     }
@@ -66,7 +66,7 @@ impl Fixture {
                 world.add(&object, &object.status);
             }
         }
-        translated(&world.compiled(self.refused.clone(), self.hosts.clone()))
+        translated(&world.compiled(self.refused.clone(), self.held_hosts.clone()))
     }
 
     /// The condition of the only route under its only Gateway.

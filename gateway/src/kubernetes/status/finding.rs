@@ -261,7 +261,7 @@ impl<'a> Findings<'a> {
             }
             ObjectKind::Budget => vec![kept(StatusMember::Limits)],
             ObjectKind::Destination => {
-                let hosts: Vec<String> = self.hosts(&id).collect();
+                let hosts: Vec<String> = self.held_hosts(&id).collect();
                 let said = if hosts.is_empty() { Value::Null } else { hosts.into() };
                 vec![(StatusMember::Hosts, said)]
             }
@@ -272,9 +272,9 @@ impl<'a> Findings<'a> {
         }
     }
 
-    /// The hosts that a Destination has.
-    pub(super) fn hosts(&self, id: &ResourceId) -> impl Iterator<Item = String> {
-        self.published.snapshot.policy.hosts_of(id).iter().map(ToString::to_string)
+    /// The hosts that a Destination holds.
+    pub(super) fn held_hosts(&self, id: &ResourceId) -> impl Iterator<Item = String> {
+        self.published.snapshot.policy.held_hosts(id).iter().map(ToString::to_string)
     }
 
     /// What an approval of a grant has to name.

@@ -16,7 +16,7 @@ pub(crate) enum StatusMember {
     Health,
     /// When a credential is read again.
     NextRefresh,
-    /// The hosts that a destination has: its claim to one of them comes before those of others.
+    /// The hosts that a destination holds: its claim to one of them comes before those of others.
     Hosts,
 }
 

@@ -43,7 +43,7 @@ impl<'a> RouteFindings<'a> {
         let refused = made.destinations.iter().filter_map(why).collect();
         let host = |it: &TranslatedDestination| {
             let known = ResourceId::new(Some(&it.namespace.parse().ok()?), &it.name.parse().ok()?);
-            Some((id(it), findings.hosts(&known).next()?))
+            Some((id(it), findings.held_hosts(&known).next()?))
         };
         let hosts = made.destinations.iter().chain(&made.withheld).filter_map(host).collect();
         Self { published, translation: translated(&world.compiled(refused, hosts)) }

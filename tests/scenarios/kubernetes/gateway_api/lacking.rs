@@ -1,5 +1,6 @@
 //! A cluster that lacks some of the kinds.
 
+use serde_json::json;
 use tollgate_tests::cluster::{Cluster, FaultyServer};
 use tollgate_tests::gateway::eventually;
 use tollgate_tests::needs;
@@ -8,6 +9,8 @@ use tollgate_tests::sandbox::parts_dir;
 use super::super::{EGRESS, GRANT, USER, answers, path, said};
 use super::{CLASS, GATEWAY, Routed, installed, route};
 
+/// The namespace of the callers.
+const CALLERS: &str = "checkout";
 const KIND: &str = "xbackends.gateway.networking.x-k8s.io";
 
 #[tokio::test(flavor = "multi_thread")]
@@ -23,16 +26,19 @@ async fn a_kind_that_the_api_server_does_not_have_is_an_empty_list_which_is_said
     gateway.launch().await;
     gateway.ready().await;
     let client = world.checkout(&gateway);
-    // What needs nothing of it is in force, also beside a grant of the same callers for what may be one.
+    // What needs nothing of it is in force, also beside a grant of the same callers for what may be one of another namespace.
     answers(&client, 200).await;
     world.condition(GRANT, "Programmed", "True").await;
     let grant = world.objects.split("---\n").find(|text| text.contains("kind: Grant")).unwrap();
-    let grant =
-        grant.replace("name: checkout-up", "name: routed").replace("destination: up", "destination: routed");
+    let grant = grant
+        .replace("name: checkout-up", "name: routed")
+        .replace("destination: up", "destination: routed")
+        .replace(EGRESS, CALLERS);
     let grant: String =
         grant.lines().filter(|line| !line.contains("credential:")).map(|line| format!("{line}\n")).collect();
+    world.cluster.namespace(CALLERS, &json!({}), &[]).await;
     world.cluster.apply(&grant).await;
-    let of_grant = path("grants", "routed");
+    let of_grant = path("grants", "routed").replace(EGRESS, CALLERS);
     world.condition(&of_grant, "ResolvedRefs", "False").await;
     client.get("/up/x").await.assert_status(200);
     eventually("it is asked for again", || server.asked("/xbackends?").len() >= 4).await;
@@ -51,7 +57,7 @@ async fn a_kind_that_the_api_server_does_not_have_is_an_empty_list_which_is_said
     // Now it is known that there is none of that name.
     answers(&client, 403).await;
     client.get("/up/x").await.assert_refused(403, "broken_configuration");
-    world.cluster.kubectl(&["delete", "grant", "-n", EGRESS, "routed"]).await;
+    world.cluster.kubectl(&["delete", "grant", "-n", CALLERS, "routed"]).await;
     answers(&client, 200).await;
     world.cluster.kubectl(&["delete", "destination", "-n", EGRESS, "up"]).await;
     answers(&client, 421).await;

@@ -180,7 +180,7 @@ fn a_backend_claims_its_host_since_the_youngest_of_what_leads_to_it() {
 }
 
 fn told_hosts(status: &Value) -> Vec<String> {
-    super::super::super::claim::hosts(ObjectKind::Backend, status)
+    super::super::super::claim::held_hosts(ObjectKind::Backend, status)
 }
 
 #[test]
@@ -188,18 +188,30 @@ fn the_host_that_a_backend_has_is_told_in_a_condition_and_read_from_it() {
     let mut fixture = Fixture::new();
     let of = |fixture: &Fixture| {
         let translation = fixture.translated();
-        let has = translation.destinations[0].resource.get("has").cloned();
+        let has = translation.destinations[0].resource.get("heldHosts").cloned();
         (translation.statuses[&key(ObjectKind::Backend, "shop", "openai")].clone(), has)
     };
     let (status, has) = of(&fixture);
     assert!(told_hosts(&status).is_empty() && has.is_none());
-    fixture.hosts.insert(("shop".into(), "openai".into()), "api.openai.com".to_owned());
+    fixture.held_hosts.insert(("shop".into(), "openai".into()), "api.openai.com".to_owned());
     let (told, _) = of(&fixture);
     assert_eq!(told_hosts(&told), ["api.openai.com"]);
     assert!(!stands(&told, &status) && !stands(&status, &told));
     fixture.backends[0]["status"] = told.clone();
     let (again, has) = of(&fixture);
     assert_eq!((stands(&again, &told), has), (true, Some(json!(["api.openai.com"]))));
+    // While no route leads to it, also where its Gateway is gone, this stays where it is read from.
+    let unrouted: [fn(&mut Fixture); 2] = [|it| it.routes.clear(), |it| it.gateways.clear()];
+    for lose in unrouted {
+        lose(&mut fixture);
+        let translation = fixture.translated();
+        assert_eq!(translation.withheld[0].resource["heldHosts"], json!(["api.openai.com"]));
+        let status = &translation.statuses[&key(ObjectKind::Backend, "shop", "openai")];
+        assert_eq!(told_hosts(status), ["api.openai.com"]);
+    }
+    fixture.held_hosts.clear();
+    let given_up = &fixture.translated().statuses[&key(ObjectKind::Backend, "shop", "openai")];
+    assert!(told_hosts(given_up).is_empty());
     // What another controller says of it counts for nothing.
     let foreign = told.to_string().replace(CONTROLLER, "example.com/other");
     assert!(told_hosts(&serde_json::from_str(&foreign).unwrap()).is_empty());
