@@ -196,39 +196,28 @@ fn password(value: &HeaderValue) -> Option<HeaderValue> {
 fn tokens(headers: &HeaderMap, withheld: &Withheld, shown_to: ShownTo) -> Option<Vec<ShownToken>> {
     let all =
         |name: &'static HeaderName| withheld.has(name).then(|| headers.get_all(name)).into_iter().flatten();
-    let mut tokens = Vec::new();
-    if shown_to == ShownTo::Proxy {
-        for value in all(&PROXY_AUTHORIZATION) {
-            match bearer(value) {
-                Some((from, _)) => add(&mut tokens, Cow::Borrowed(value), from)?,
-                None => password(value).map_or(Some(()), |it| add(&mut tokens, Cow::Owned(it), 0))?,
-            }
+    let proxied = all(&PROXY_AUTHORIZATION).filter(|_| shown_to == ShownTo::Proxy);
+    let proxied = proxied.filter_map(|value| match bearer(value) {
+        Some((from, _)) => Some((Cow::Borrowed(value), from)),
+        None => password(value).map(|password| (Cow::Owned(password), 0)),
+    });
+    let bearers =
+        all(&AUTHORIZATION).filter_map(|value| bearer(value).map(|(from, _)| (Cow::Borrowed(value), from)));
+    let keys = KEYS.iter().flat_map(all).map(|value| (Cow::Borrowed(value), 0));
+    let mut tokens: Vec<ShownToken> = Vec::new();
+    for (value, from) in proxied.chain(bearers).chain(keys) {
+        let token = value.as_bytes().get(from..).unwrap_or_default();
+        if parts(token).is_none() || tokens.iter().any(|known| known.bytes() == token) {
+            continue;
         }
-    }
-    for value in all(&AUTHORIZATION) {
-        bearer(value).map_or(Some(()), |(from, _)| add(&mut tokens, Cow::Borrowed(value), from))?;
-    }
-    for name in &KEYS {
-        for value in all(name) {
-            add(&mut tokens, Cow::Borrowed(value), 0)?;
+        if tokens.len() == MOST_TOKENS {
+            return None;
         }
+        let mut value = value.into_owned();
+        value.set_sensitive(true);
+        tokens.push(ShownToken { value, from });
     }
     Some(tokens)
-}
-
-/// Adds what has the shape of a JWT and is not there yet; `None` where it is one too many.
-fn add(tokens: &mut Vec<ShownToken>, value: Cow<'_, HeaderValue>, from: usize) -> Option<()> {
-    let token = value.as_bytes().get(from..).unwrap_or_default();
-    if parts(token).is_none() || tokens.iter().any(|known| known.bytes() == token) {
-        return Some(());
-    }
-    if tokens.len() == MOST_TOKENS {
-        return None;
-    }
-    let mut value = value.into_owned();
-    value.set_sensitive(true);
-    tokens.push(ShownToken { value, from });
-    Some(())
 }
 
 /// The claims of a token whose header is one.

@@ -77,13 +77,16 @@ pub(crate) struct Rollup {
 }
 
 /// Each value with its key as it is encoded.
-type Encoded<K, V> = Map<K, (Box<[u8]>, V)>;
+type ByPlace<K, V> = Map<K, (Box<[u8]>, V)>;
+
+/// So many sums wait at most. The same lists stand at a new place after every batch that they are forgotten in.
+const MOST_PENDING: usize = 1024;
 
 /// What is not added to the sums yet: by where the texts of its keys begin in the journal, so that nothing is encoded for most records.
 #[derive(Debug, Default)]
 struct PendingSums {
-    sums: Encoded<(u64, u16, i64), RollupSums>,
-    charges: Encoded<(u64, usize, i64), i64>,
+    sums: ByPlace<(u64, u16, i64), RollupSums>,
+    charges: ByPlace<(u64, usize, i64), i64>,
     limits: Map<(u64, usize), LimitTerms>,
 }
 
@@ -108,11 +111,19 @@ impl Rollup {
 
     /// Adds a record that is being written and names these lists of its segment. [`Rollup::closed`] has it in the sums.
     pub(crate) fn record_naming(&mut self, record: &Fields<'_>, lists: NamedLists) {
+        if self.pending.sums.len().max(self.pending.charges.len()) >= MOST_PENDING {
+            self.add_pending();
+        }
         self.add(record, Some(lists));
     }
 
     /// With all that was added in the sums.
     pub(crate) fn closed(mut self) -> Self {
+        self.add_pending();
+        self
+    }
+
+    fn add_pending(&mut self) {
         let PendingSums { sums, charges, limits: _ } = std::mem::take(&mut self.pending);
         for (key, part) in sums.into_values() {
             self.sums.entry(key).or_default().add(&part);
@@ -121,7 +132,6 @@ impl Rollup {
             let sum = self.charges.entry(key).or_default();
             *sum = sum.saturating_add(part);
         }
-        self
     }
 
     fn add(&mut self, record: &Fields<'_>, lists: Option<NamedLists>) {
@@ -377,6 +387,24 @@ mod tests {
             assert_eq!(written.charges, read.charges);
             assert_eq!((written.ended, written.ids), (read.ended, read.ids));
         }
+    }
+
+    #[test]
+    fn what_is_summed_by_place_is_the_same_however_many_places_there_are() {
+        let one = record(&hold(RecordId::new()));
+        let mut other = record(&hold(RecordId::new()));
+        other.source = Some("10.0.0.1".into());
+        let (mut by_place, mut by_text) = (Rollup::default(), Rollup::default());
+        for (place, record) in (0..3 * MOST_PENDING as u64).zip([&one, &other].into_iter().cycle()) {
+            for _ in 0..2 {
+                by_place.record_naming(&record.fields(), NamedLists { texts: place, charges: place });
+                by_text.record(&record.fields());
+            }
+            assert!(by_place.pending.sums.len() <= MOST_PENDING);
+        }
+        let by_place = by_place.closed();
+        assert_eq!(by_text.sums.len(), 2);
+        assert_eq!((by_place.sums, by_place.charges), (by_text.sums, by_text.charges));
     }
 
     #[test]

@@ -50,7 +50,7 @@ pub struct RequestLimits {
     /// Streams at once on an HTTP/2 connection.
     #[schemars(range(min = 1))]
     pub streams: u32,
-    /// Fields of an answer's head, over HTTP/1.1. Any other number than 100 costs every call a little.
+    /// Fields of an answer's head, over HTTP/1.1. More than 100 costs every call a little.
     #[schemars(range(min = 1))]
     pub answer_fields: usize,
     /// The largest message of a WebSocket, as it is sent.
