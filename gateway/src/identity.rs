@@ -17,6 +17,7 @@ mod files;
 mod fuzz;
 mod head;
 mod jwt;
+mod known_caller;
 mod loaded_bundle;
 mod own_svids;
 mod recent;

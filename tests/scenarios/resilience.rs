@@ -8,6 +8,7 @@ use std::time::Duration;
 use http::Method;
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tollgate_tests::gateway::{eventually, field};
@@ -268,9 +269,10 @@ async fn calls_are_sent_again_within_the_budget_and_only_those_that_may_be_made_
 async fn a_gateway_with_as_many_calls_as_it_takes_refuses_more_and_is_healthy_all_the_while() {
     let mut plan = Plan::new();
     plan.settings.extra = "limits: {calls: 16}\n".to_owned();
+    let (release, may_end) = watch::channel(false);
     let fixture = plan
-        .start(|seen| match seen.target.as_str() {
-            "/slow" => Reply::status(200).data("begun ").wait(Duration::from_secs(4)).data("ended"),
+        .start(move |seen| match seen.target.as_str() {
+            "/slow" => Reply::status(200).data("begun ").until(&may_end).data("ended"),
             _ => Reply::status(200),
         })
         .await;
@@ -279,13 +281,18 @@ async fn a_gateway_with_as_many_calls_as_it_takes_refuses_more_and_is_healthy_al
         let client = fixture.caller(&format!("spiffe://prod.acme/ns/checkout/sa/{caller}"));
         calls.spawn(async move { crowd(&client, "/up/slow", 8).await });
     }
-    eventually("some are under way", || fixture.upstream.count() > 0).await;
+    // Of each it is known then whether it is held or refused.
+    let known = || {
+        let all = records(&fixture.gateway);
+        fixture.upstream.count() + all.iter().filter(|it| it["reason"] == "overloaded").count()
+    };
+    eventually("each is under way or refused", || known() == 32).await;
     let client = fixture.caller("spiffe://prod.acme/ns/checkout/sa/e");
-    eventually("some are refused", || records(&fixture.gateway).iter().any(|it| it["status"] == 503)).await;
     for path in ["/healthz", "/readyz"] {
         let (status, text) = fixture.gateway.admin_get(path);
         assert_eq!(status, 200, "{path}: {text}");
     }
+    release.send_replace(true);
     let statuses = calls.join_all().await.concat();
     let [served, refused] =
         [200, 503].map(|wanted| statuses.iter().filter(|status| **status == wanted).count());
@@ -295,11 +302,15 @@ async fn a_gateway_with_as_many_calls_as_it_takes_refuses_more_and_is_healthy_al
     assert_eq!((told, fixture.upstream.count()), (refused, served), "{all:#?}");
     // Who is refused is told so, and there is room again.
     client.get("/up/x").await.assert_status(200);
+    release.send_replace(false);
+    let before = known();
     let mut under_way = JoinSet::new();
     for _ in 0..16 {
         let client = client.clone();
         under_way.spawn(async move { client.get("/up/slow").await });
     }
+    eventually("each is under way or refused", || known() == before + 16).await;
+    release.send_replace(true);
     let answers = under_way.join_all().await;
     let refused: Vec<_> = answers.iter().filter(|answer| answer.status != 200).collect();
     assert!(!refused.is_empty(), "one caller has at most half of what others leave");

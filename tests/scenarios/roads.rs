@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::Instant;
 use tollgate_tests::gateway::eventually;
 use tollgate_tests::{forward, ledger, needs, websockets};
 
@@ -24,7 +25,9 @@ const SECONDS: Duration = Duration::from_secs(15);
 /// What is under way may outlast the proof of its caller by a minute.
 const GRACE: Duration = Duration::from_secs(80);
 /// The time of a certificate in which each road has to be opened.
-const PROVEN_FOR: Duration = Duration::from_secs(30);
+const PROVEN_FOR: Duration = Duration::from_secs(40);
+/// So long before its end it is asked whether each still carries.
+const SHORTLY: Duration = Duration::from_secs(12);
 /// More than waits anywhere on the way.
 const PIECE: usize = 300_000;
 /// Names that a request must not have at its destination.
@@ -274,7 +277,20 @@ async fn a_revoked_certificate_opens_nothing_on_any_road_and_ends_what_it_has_op
 async fn what_a_certificate_has_opened_on_any_road_ends_with_it() {
     needs!(websockets::installed());
     let stand = Stand::start("").await;
-    let (callers, all) = opened(&stand, Rule::Expired, "/endless").await;
+    let begun = Instant::now();
+    let (callers, mut all) = opened(&stand, Rule::Expired, "/endless").await;
+    // The first certificate ends first.
+    tokio::time::sleep_until(begun + PROVEN_FOR - SHORTLY).await;
+    // What an answer said meanwhile is read first.
+    let drained = Instant::now() + Duration::from_secs(4);
+    loop {
+        for ((row, _), open) in callers.iter().zip(&mut all) {
+            assert!(open.carries().await, "{} ends before its certificate", row.name);
+        }
+        if Instant::now() >= drained {
+            break;
+        }
+    }
     assert_end_with_their_proof(&stand, &callers, all, PROVEN_FOR).await;
     for (row, caller) in &callers {
         let said = row.call(&stand, caller, Ask::path("/key")).await;

@@ -107,7 +107,7 @@ fn armed(bytes: &[u8], door: &Door) -> Vec<u8> {
 }
 
 /// Nothing reaches the upstream whole, nothing is answered below 400, and what is malformed is told so and closed. A request
-/// that is only addressed to nobody (421), of nobody (407) or not allowed (403) may be followed by another.
+/// that is only addressed to nobody (421), of nobody (407, where each has to show a proof) or not allowed (403) may be followed by another.
 async fn offence(fixture: &Fixture, door: &Door, name: &str, bytes: &[u8]) -> Option<String> {
     let before = fixture.upstream.count();
     let answer = door.raw(fixture, bytes).await;
@@ -117,7 +117,12 @@ async fn offence(fixture: &Fixture, door: &Door, name: &str, bytes: &[u8]) -> Op
     if HARMLESS.iter().any(|(harmless, _)| name.starts_with(&format!("{harmless} "))) {
         return (reached > 1 || statuses.len() > 1).then_some(shown);
     }
-    let well_formed = statuses.iter().all(|status| [403, 407, 421].contains(status)) && !statuses.is_empty();
+    let is_well_formed = |status: &u16| match status {
+        403 | 421 => true,
+        407 => door.demands_proof(),
+        _ => false,
+    };
+    let well_formed = statuses.iter().all(is_well_formed) && !statuses.is_empty();
     let told = well_formed || answer.closed != statuses.is_empty();
     let good = reached == 0 && statuses.iter().all(|status| *status >= 400) && told;
     (!good).then_some(shown)

@@ -200,6 +200,7 @@ async fn a_hundred_tunnels_of_one_connection_carry_http_tls_and_tcp_while_pings_
     let checkout = workload(&fixture, "tunnels");
     let mut mesh_client = HboneClient::pinging(&checkout, Duration::from_millis(20)).await;
     let inner = client_config(fixture.pki.roots(), None, &["http/1.1"]);
+    let (told, pinged) = tokio::sync::watch::channel(false);
     let mut under_way = Vec::new();
     for index in 0..100_u32 {
         let (inner, checkout) = (inner.clone(), checkout.naming("a.named.test"));
@@ -209,6 +210,7 @@ async fn a_hundred_tunnels_of_one_connection_carry_http_tls_and_tcp_while_pings_
             _ => format!("queue.test:{tcp}"),
         };
         let mut io = mesh_client.tunnel(&authority).await;
+        let mut pinged = pinged.clone();
         under_way.push(tokio::spawn(async move {
             match index % 3 {
                 0 => {
@@ -228,10 +230,12 @@ async fn a_hundred_tunnels_of_one_connection_carry_http_tls_and_tcp_while_pings_
                     let piece = vec![u8::try_from(index).unwrap(); 200_000];
                     let (mut reader, mut writer) = tokio::io::split(&mut io);
                     let written = async {
-                        for _ in 0..5 {
+                        for _ in 0..4 {
                             writer.write_all(&piece).await.unwrap();
-                            tokio::time::sleep(Duration::from_millis(500)).await;
                         }
+                        // The last pieces are under way between pings.
+                        pinged.wait_for(|has| *has).await.unwrap();
+                        writer.write_all(&piece).await.unwrap();
                         writer.shutdown().await.unwrap();
                     };
                     let mut back = Vec::new();
@@ -242,11 +246,12 @@ async fn a_hundred_tunnels_of_one_connection_carry_http_tls_and_tcp_while_pings_
             }
         }));
     }
+    let wire = mesh_client.wire();
+    eventually("there are pings between what is written", || wire.pings() >= 48).await;
+    told.send(true).unwrap();
     for one in under_way {
         one.await.unwrap();
     }
-    let wire = mesh_client.wire();
-    assert!(wire.pings() >= 48, "{} pings between what was written", wire.pings());
     eventually("each ping was answered, in its turn", || wire.are_all_answered()).await;
     assert!(mesh_client.is_open().await);
     assert_eq!(recorded(&fixture, "queue", 33).await.len(), 33);

@@ -18,6 +18,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::{RootCertStore, ServerConfig};
 use serde_json::Value;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -91,6 +92,8 @@ pub enum Step {
     Data(Bytes),
     /// Waits.
     Wait(Duration),
+    /// Waits until this is so.
+    Until(watch::Receiver<bool>),
     /// Breaks the stream off.
     Abort,
     /// Ends the stream with this trailer field.
@@ -138,6 +141,12 @@ impl Reply {
         self
     }
 
+    /// What follows is held until this is so.
+    pub fn until(mut self, holds: &watch::Receiver<bool>) -> Self {
+        self.steps.push(Step::Until(holds.clone()));
+        self
+    }
+
     /// The stream breaks off here.
     pub fn abort(mut self) -> Self {
         self.steps.push(Step::Abort);
@@ -180,6 +189,8 @@ fn play(steps: Vec<Step>) -> Channel<Bytes, Failure> {
                     }
                 }
                 Step::Wait(pause) => tokio::time::sleep(pause).await,
+                // Whoever would say so may be gone.
+                Step::Until(mut holds) => drop(holds.wait_for(|holds| *holds).await),
                 Step::Trailer(name, value) => {
                     let _ = sender.send_trailers(HeaderMap::from_iter([(name, value)])).await;
                     return;

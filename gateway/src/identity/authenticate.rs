@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use aws_lc_rs::digest::{SHA256, digest};
 use jiff::{SignedDuration, Timestamp};
 use rustls::pki_types::CertificateDer;
-use tollgate_policy::caller::{Caller, Identity, Proof, Proven, SpiffeId};
+use tollgate_policy::caller::{Caller, Proven, SpiffeId};
 use tollgate_policy::decision::CallerGrants;
 use tollgate_policy::denial::{Denial, Reason};
 
@@ -19,9 +19,10 @@ use super::call_proof::{CallProof, GRACE, over};
 use super::connection_proof::ConnectionProof;
 use super::credentials::{ShownTo, ShownToken};
 use super::jwt::{MOST_BYTES, UnverifiedJwt};
+use super::known_caller::{KnownCaller, KnownProof};
 use super::recent::Recent;
 use super::tokens::{TokenIssuers, TokenRefusal, VerifiedToken};
-use super::{CallerCredentials, Refusal, Trust, VerifiedIdentity};
+use super::{CallerCredentials, Refusal, Trust};
 use crate::caller_occupancy::{CallerOccupancies, CallerOccupancy, OccupancyPermit};
 use crate::snapshot::Snapshot;
 
@@ -55,23 +56,6 @@ struct ProofState {
     known: Recent<ProofKey, KnownCaller>,
     /// When the connection was first seen to prove nobody any more.
     unproven_since: Option<Timestamp>,
-}
-
-/// Whom a proof shows.
-#[derive(Debug)]
-struct KnownCaller {
-    verified: KnownProof,
-    usage: Arc<CallerOccupancy>,
-    /// With the generation of the policy.
-    grants: Option<(u64, Arc<CallerGrants>)>,
-    /// Among the connections of its caller, where no certificate has one.
-    place: Option<OccupancyPermit>,
-}
-
-#[derive(Debug)]
-enum KnownProof {
-    Certificate(VerifiedIdentity),
-    Token(Arc<VerifiedToken>),
 }
 
 /// That nothing on a connection proves anybody.
@@ -199,7 +183,7 @@ impl Proofs {
         });
         if self.is_empty() && self.opened_by.is_none() {
             let Some(caller) = by_token else { return Err(unproven(credentials, trust.tokens())) };
-            return Ok(caller.context(snapshot));
+            return Ok(CallerContext::of(caller, snapshot));
         }
         let token = by_token.and_then(|caller| caller.token().cloned());
         let opener = self.of_opener(&mut state.known, trust.tokens(), usages, now)?;
@@ -214,7 +198,7 @@ impl Proofs {
         {
             return Err(TokenRefusal::Disagreement.into());
         }
-        Ok(CallerContext { token, ..caller.context(snapshot) })
+        Ok(CallerContext { token, ..CallerContext::of(caller, snapshot) })
     }
 
     /// Who has opened the connection, by its certificate, under `snapshot`.
@@ -234,7 +218,7 @@ impl Proofs {
         }
         let state = &mut *self.state();
         let caller = self.of_certificate(&mut state.known, trust, usages, now).map_err(expired)?;
-        Ok(caller.context(snapshot))
+        Ok(CallerContext::of(caller, snapshot))
     }
 
     /// The caller of a request that was authenticated before, under a snapshot that came since.
@@ -394,68 +378,13 @@ impl ProofKey {
     }
 }
 
-impl KnownCaller {
-    fn new(verified: KnownProof, usages: &CallerOccupancies) -> Self {
-        Self { usage: usages.of(verified.identity()), verified, grants: None, place: None }
-    }
-
-    fn identity(&self) -> &Identity {
-        self.verified.identity()
-    }
-
-    /// Whether this proof has made that caller.
-    fn is(&self, caller: &Caller) -> bool {
-        self.identity() == caller.id() && self.verified.proof() == caller.proof()
-    }
-
-    const fn token(&self) -> Option<&Arc<VerifiedToken>> {
-        match &self.verified {
-            KnownProof::Token(token) => Some(token),
-            KnownProof::Certificate(_) => None,
-        }
-    }
-
-    const fn certificate(&self) -> Option<&VerifiedIdentity> {
-        match &self.verified {
-            KnownProof::Certificate(shown) => Some(shown),
-            KnownProof::Token(_) => None,
-        }
-    }
-
-    fn context(&mut self, snapshot: &Snapshot) -> CallerContext {
-        let token = self.token().cloned();
-        CallerContext { grants: self.grants(snapshot), usage: Arc::clone(&self.usage), token }
-    }
-
-    fn grants(&mut self, snapshot: &Snapshot) -> Arc<CallerGrants> {
-        if let Some((generation, grants)) = &self.grants
-            && *generation == snapshot.generation
-        {
-            return Arc::clone(grants);
-        }
-        let grants = Arc::new(snapshot.policy.grants_of(&Caller::of(&self.verified)));
-        self.grants = Some((snapshot.generation, Arc::clone(&grants)));
-        grants
-    }
-}
-
-impl Proven for KnownProof {
-    fn identity(&self) -> &Identity {
-        match self {
-            Self::Certificate(shown) => shown.identity(),
-            Self::Token(token) => token.identity(),
-        }
-    }
-
-    fn proof(&self) -> Proof {
-        match self {
-            Self::Certificate(shown) => shown.proof(),
-            Self::Token(token) => token.proof(),
-        }
-    }
-}
-
 impl CallerContext {
+    /// Of whom a proof shows.
+    fn of(known: &mut KnownCaller, snapshot: &Snapshot) -> Self {
+        let token = known.token().cloned();
+        Self { grants: known.grants(snapshot), usage: Arc::clone(&known.usage), token }
+    }
+
     /// The caller, and what it was granted.
     pub(crate) fn grants(&self) -> &Arc<CallerGrants> {
         &self.grants

@@ -1,7 +1,8 @@
 //! The bundle of one trust domain, from its file or from the Workload API, with what its authorities have revoked.
 //!
 //! **Invariant:** it is taken whole, revocation lists and all, or not at all, and until the next good one the last good one serves. A bundle
-//! that the Workload API says no more trusts nobody.
+//! that the Workload API says no more trusts nobody. A list of the API that nobody's authorities have signed may be the next one of any
+//! domain: until it is known whose it is, the lists before count on.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -31,8 +32,12 @@ pub(super) struct LoadedBundle {
     /// The files as they settled.
     files: SettledFiles,
     said: SaidBundle,
+    /// The lists of the Workload API that are in force, in DER.
+    in_force: Vec<Vec<u8>>,
     /// Why what the Workload API says is not in force.
     said_fault: Option<FileError>,
+    /// Why it is in force but for a list.
+    list_fault: Option<FileError>,
 }
 
 /// The bytes of a bundle's files.
@@ -46,7 +51,24 @@ struct SettledFiles {
 #[derive(Debug, Default, PartialEq, Eq)]
 struct SaidBundle {
     authorities: Option<ApiBundle>,
-    lists: Vec<Vec<u8>>,
+    lists: Vec<SaidList>,
+}
+
+/// A revocation list of the Workload API, which says of none whose it is.
+#[derive(Debug, PartialEq, Eq)]
+struct SaidList {
+    der: Vec<u8>,
+    /// Whether an authority of another trust domain has signed it.
+    is_of_another: bool,
+}
+
+/// What is to be taken.
+#[derive(Debug, Default)]
+struct Made {
+    bundle: Bundle,
+    unfit: Vec<Unfit>,
+    in_force: Vec<Vec<u8>>,
+    list_fault: Option<FileError>,
 }
 
 impl LoadedBundle {
@@ -61,7 +83,9 @@ impl LoadedBundle {
             watched: Watched::new(Ok(Vec::new())),
             files: SettledFiles::default(),
             said: SaidBundle::default(),
+            in_force: Vec::new(),
             said_fault: None,
+            list_fault: None,
         };
         let files = loaded.read();
         let digest = digest_of(&files);
@@ -72,7 +96,7 @@ impl LoadedBundle {
 
     /// Why what there is now is not in force.
     pub(super) fn fault(&self) -> Option<&FileError> {
-        self.watched.fault.as_ref().or(self.said_fault.as_ref())
+        self.watched.fault.as_ref().or(self.said_fault.as_ref()).or(self.list_fault.as_ref())
     }
 
     pub(super) fn take_fault(&mut self) -> Option<FileError> {
@@ -136,7 +160,14 @@ impl LoadedBundle {
             Some(_) => None,
             None => context.bundles.get(&self.domain).cloned(),
         };
-        let said = SaidBundle { authorities, lists: context.lists.clone() };
+        let lists = context.lists.iter().enumerate().map(|(index, der)| {
+            let mut others = context.bundles.iter().filter(|(domain, _)| **domain != self.domain);
+            let has_signed = |said: &ApiBundle| {
+                said.as_ref().is_ok_and(|others| RevocationList::read(index, der, others).is_ok())
+            };
+            SaidList { der: der.clone(), is_of_another: others.any(|(_, said)| has_signed(said)) }
+        });
+        let said = SaidBundle { authorities, lists: lists.collect() };
         if self.said == said && self.said_fault.is_none() {
             return false;
         }
@@ -153,7 +184,7 @@ impl LoadedBundle {
                 // Whoever is federated no more is trusted no more.
                 let was_trusted = self.said.authorities.is_some();
                 self.said = SaidBundle::default();
-                was_trusted && self.take((Bundle::default(), Vec::new()))
+                was_trusted && self.take(Made::default())
             }
             Err(error) => {
                 self.said_fault = Some(error);
@@ -162,19 +193,16 @@ impl LoadedBundle {
         }
     }
 
-    fn take(&mut self, (bundle, unfit): (Bundle, Vec<Unfit>)) -> bool {
-        (self.bundle, self.unfit) = (Arc::new(bundle), unfit);
+    fn take(&mut self, made: Made) -> bool {
+        (self.bundle, self.unfit) = (Arc::new(made.bundle), made.unfit);
+        (self.in_force, self.list_fault) = (made.in_force, made.list_fault);
         true
     }
 
     /// The bundle that files and API make together; `None` where the API has said no authorities.
-    fn made(
-        &self,
-        files: &SettledFiles,
-        said: &SaidBundle,
-    ) -> Result<Option<(Bundle, Vec<Unfit>)>, FileError> {
+    fn made(&self, files: &SettledFiles, said: &SaidBundle) -> Result<Option<Made>, FileError> {
         let at_bundle = |fault: Fault| fault.at(bundle_field(&self.domain));
-        let authorities = match (&self.settings.bundle_file, &said.authorities) {
+        let mut authorities = match (&self.settings.bundle_file, &said.authorities) {
             (Some(_), _) if is_hollow(&files.authorities) => Vec::new(),
             (Some(file), _) => certificates(file, &files.authorities).map_err(at_bundle)?,
             (None, None) => return Ok(None),
@@ -187,39 +215,66 @@ impl LoadedBundle {
         if bundle.roots().is_empty() && !unfit.is_empty() {
             return Err(at_bundle(Fault::NoAuthority(self.place(), unfit.swap_remove(0))));
         }
-        let lists = self.lists(files, said, authorities)?;
-        Ok(Some((bundle.revoking(lists), unfit)))
+        let mut lists = self.written_lists(files, &mut authorities)?;
+        let mut made = Made { unfit, ..Made::default() };
+        self.add_said_lists(&mut lists, &mut made, said, &authorities);
+        made.bundle = bundle.revoking(lists);
+        Ok(Some(made))
     }
 
-    fn lists(
+    /// The lists of the file, whose issuers are added to `authorities`.
+    fn written_lists(
         &self,
         files: &SettledFiles,
-        said: &SaidBundle,
-        mut authorities: Vec<CertificateDer<'static>>,
+        authorities: &mut Vec<CertificateDer<'static>>,
     ) -> Result<Vec<RevocationList>, FileError> {
-        let mut lists = Vec::new();
-        if let Some(file) = &self.settings.crl_file {
-            let wrong = |problem: String| {
-                Fault::Unusable(file.display().to_string(), problem).at(list_field(&self.domain))
-            };
-            let (written, issuers) = revocation::parts(&files.lists)
-                .ok_or_else(|| wrong("no PEM revocation list (X509 CRL) in it".to_owned()))?;
-            authorities.extend(issuers);
-            for (index, der) in written.iter().enumerate() {
-                let list = RevocationList::read(index, der, &authorities);
-                lists.push(list.map_err(|fault| wrong(fault.to_string()))?);
+        let Some(file) = &self.settings.crl_file else { return Ok(Vec::new()) };
+        let wrong = |problem: String| {
+            Fault::Unusable(file.display().to_string(), problem).at(list_field(&self.domain))
+        };
+        let (written, issuers) = revocation::parts(&files.lists)
+            .ok_or_else(|| wrong("no PEM revocation list (X509 CRL) in it".to_owned()))?;
+        authorities.extend(issuers);
+        let read = written.iter().enumerate().map(|(index, der)| {
+            RevocationList::read(index, der, authorities).map_err(|fault| wrong(fault.to_string()))
+        });
+        read.collect()
+    }
+
+    /// Adds those of the Workload API, and those that were in force before where one may be the next of them and cannot be verified.
+    fn add_said_lists(
+        &self,
+        lists: &mut Vec<RevocationList>,
+        made: &mut Made,
+        said: &SaidBundle,
+        authorities: &[CertificateDer<'_>],
+    ) {
+        for (index, SaidList { der, is_of_another }) in said.lists.iter().enumerate() {
+            match RevocationList::read(index, der, authorities) {
+                Ok(list) => {
+                    lists.push(list);
+                    made.in_force.push(der.clone());
+                }
+                Err(_) if *is_of_another => {}
+                Err(fault) => {
+                    let problem = format!("{fault}: it is left out, and the lists before count on");
+                    let fault = Fault::Unusable(API.to_owned(), problem);
+                    made.list_fault = Some(fault.at(bundle_field(&self.domain)));
+                }
             }
         }
-        let at_bundle = |fault: Fault| fault.at(bundle_field(&self.domain));
-        for (index, der) in said.lists.iter().enumerate() {
-            match RevocationList::read(index, der, &authorities) {
-                Ok(list) => lists.push(list),
-                // Those of the API are of all trust domains, so what is foreign here is another's.
-                Err(fault) if fault.is_foreign() => {}
-                Err(fault) => return Err(at_bundle(Fault::Unusable(API.to_owned(), fault.to_string()))),
+        if made.list_fault.is_none() {
+            return;
+        }
+        let is_said = |der: &&Vec<u8>| said.lists.iter().any(|said| said.der == **der);
+        for (index, der) in self.in_force.iter().filter(|der| !is_said(der)).enumerate() {
+            // One whose authority is gone says nothing of whom the others certify.
+            let Ok(list) = RevocationList::read(index, der, authorities) else { continue };
+            if !lists.iter().any(|next| next.replaces(&list)) {
+                lists.push(list);
+                made.in_force.push(der.clone());
             }
         }
-        Ok(lists)
     }
 }
 

@@ -9,6 +9,7 @@ use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, TrustAncho
 use webpki::{CertRevocationList, OwnedCertRevocationList};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::ParsedExtension;
+use x509_parser::oid_registry::OID_X509_EXT_ISSUER_DISTRIBUTION_POINT;
 use x509_parser::prelude::FromDer;
 use x509_parser::revocation_list::CertificateRevocationList;
 
@@ -21,6 +22,8 @@ pub(super) struct RevocationList {
     /// The name of its issuer in DER, and its public key.
     issuer: Box<[u8]>,
     key: Box<[u8]>,
+    /// Which of the issuer's certificates it is about, in DER: nothing where it is about all.
+    scope: Box<[u8]>,
     begins: Timestamp,
     /// When the next one is due.
     pub(super) ends: Timestamp,
@@ -44,8 +47,8 @@ pub(super) enum ListFault {
 }
 
 impl ListFault {
-    /// Whether it may be the list of another trust domain.
-    pub(super) const fn is_foreign(&self) -> bool {
+    /// Whether no authority of its issuer's name and key is known.
+    const fn is_foreign(&self) -> bool {
         matches!(self, Self::Foreign(_))
     }
 }
@@ -73,12 +76,20 @@ impl RevocationList {
         let at = |seconds: i64| Timestamp::from_second(seconds).unwrap_or(Timestamp::MAX);
         let ends = read.tbs_cert_list.next_update.map_or(Timestamp::MAX, |time| at(time.timestamp()));
         let begins = at(read.tbs_cert_list.this_update.timestamp());
-        Ok(Self { list: list.into(), issuer: issuer.into(), key, begins, ends, title })
+        let scope = read.extensions().iter().find(|it| it.oid == OID_X509_EXT_ISSUER_DISTRIBUTION_POINT);
+        let scope = scope.map(|scope| scope.value).unwrap_or_default().into();
+        Ok(Self { list: list.into(), issuer: issuer.into(), key, scope, begins, ends, title })
     }
 
     /// Whether it says which certificates of this issuer are revoked.
     pub(super) fn is_of(&self, certificate: &X509Certificate<'_>) -> bool {
         certificate.issuer().as_raw() == &*self.issuer
+    }
+
+    /// Whether it is the same list as `old`, or one that came after it.
+    pub(super) fn replaces(&self, old: &Self) -> bool {
+        let is_of_one = self.issuer == old.issuer && self.key == old.key && self.scope == old.scope;
+        is_of_one && self.begins >= old.begins
     }
 
     /// Whether this root has signed it.

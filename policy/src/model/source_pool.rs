@@ -23,8 +23,8 @@ pub(crate) struct SourcePoolSpec {
     /// tried. `none`: the call is refused.
     #[schemars(extend("default" = "next"))]
     pub(crate) failover: Option<FailoverWord>,
-    /// Whether addresses may be used that the host does not have (`IP_FREEBIND`). Calls leave, and answers arrive, only where the network
-    /// and a route of the host (`ip route add local`) lead them to it all the same.
+    /// Whether addresses may be used that the host does not have (`IP_FREEBIND`). Answers arrive only where the network and a route of the
+    /// host (`ip route add local`) lead them to it all the same. Without that route nothing leaves from an IPv4 address.
     #[schemars(extend("default" = false))]
     pub(crate) freebind: Option<bool>,
     /// The namespaces whose Destinations may refer to this pool, besides its own: `All`, or some. See [namespaces](#namespaces).

@@ -80,7 +80,9 @@ async fn what_a_token_has_opened_at_a_proxy_ends_with_it_and_its_record_says_so(
             + &granted("ws", "  allow: {methods: [GET], paths: [/echo], upgrades: [websocket]}\n")
     };
     let stand = Stand::before(plan, upstream, &["api.up.test"], more).await;
-    let short = json!({"sub": SUBJECT, "aud": AUDIENCE, "exp": in_seconds(10)});
+    // Long enough to open what it opens, and waited for by its `exp`.
+    let ends_at = in_seconds(30);
+    let short = json!({"sub": SUBJECT, "aud": AUDIENCE, "exp": ends_at});
     let short = stand.idp.mint(&short, false).await;
     let proof = format!("proxy-authorization: Bearer {short}\r\n");
     let open = async |request: String| {
@@ -102,8 +104,10 @@ async fn what_a_token_has_opened_at_a_proxy_ends_with_it_and_its_record_says_so(
     tunnel.write_all(b"x").await.unwrap();
     assert_eq!(tunnel.read_u8().await.unwrap(), b'x');
 
-    let ended = tokio::time::timeout(Duration::from_secs(30), tunnel.read_u8()).await;
+    let left = Duration::from_secs(u64::try_from(ends_at - in_seconds(0)).expect("it has not ended yet"));
+    let ended = tokio::time::timeout(left + Duration::from_secs(30), tunnel.read_u8()).await;
     let ended = ended.expect("it ends with the token").unwrap_err();
+    assert!(in_seconds(0) >= ends_at, "not before its token");
     assert_eq!(ended.kind(), std::io::ErrorKind::ConnectionReset, "nobody takes it for a good end");
     // What is under way may outlast its proof by a minute.
     let ended = tokio::time::timeout(Duration::from_secs(90), frame(&mut messages)).await;

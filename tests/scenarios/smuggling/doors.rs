@@ -87,6 +87,11 @@ enum DoorKind {
 }
 
 impl Door {
+    /// Whether each request has to show who makes it.
+    pub(super) const fn demands_proof(&self) -> bool {
+        matches!(self.kind, DoorKind::Local(_))
+    }
+
     /// What comes back for these bytes.
     pub(super) async fn raw(&self, fixture: &Fixture, bytes: &[u8]) -> RawAnswer {
         match &self.kind {

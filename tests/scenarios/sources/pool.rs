@@ -12,6 +12,8 @@ const CALLERS: &str = "spiffe://prod.acme/ns/checkout/sa/*";
 /// As many as there are, but for an eighth, are used towards one endpoint.
 const PORTS: usize = 64;
 const PLACES: usize = PORTS / 8 * 7;
+/// How often a call is made until what was changed shows.
+const MOST_ATTEMPTS: usize = 1000;
 
 /// The network of this process: its addresses, and counters of what leaves from which.
 fn network(hosts: &[&str]) {
@@ -77,7 +79,10 @@ async fn calls_leave_from_the_next_address_once_theirs_is_gone_or_they_do_not_le
     }
     run("ip addr del 10.77.0.11/32 dev lo");
     let mut moved = Vec::new();
+    let mut attempts = 0;
     while moved.len() < 20 {
+        attempts += 1;
+        assert!(attempts <= MOST_ATTEMPTS, "none moves to the address that is left");
         match leaves_from(&fixture, "a", "/moves/x").await {
             Ok(address) => moved.push(address),
             // Not from another, and only before the first that has moved.
@@ -191,13 +196,18 @@ async fn an_address_without_a_port_left_gives_way_to_the_next_and_the_last_to_no
     }
     // A place of the other address is free now, and is nothing to a pool without fail-over.
     drop(open.remove(PLACES));
-    let (_, from) = loop {
+    let mut given_back = None;
+    for _ in 0..MOST_ATTEMPTS {
         match held(&mut mesh, &authority("both")).await {
-            Ok(opened) => break opened,
+            Ok((_, from)) => {
+                given_back = Some(from);
+                break;
+            }
             Err(refused) => assert_eq!(refused, "503 source_unavailable"),
         }
-    };
-    assert_eq!(from, "10.77.0.12", "a place is given back");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    assert_eq!(given_back.as_deref(), Some("10.77.0.12"), "a place is given back");
     let refused = held(&mut mesh, &authority("one")).await.map(drop);
     assert_eq!(refused, Err("503 source_unavailable".to_owned()));
     let reasons = || {
@@ -247,7 +257,8 @@ async fn an_address_that_the_machine_need_not_have_is_bound_all_the_same() {
     assert_eq!(leaves_from(&fixture, "a", "/bound/x").await, Err(503));
     // An IPv6 address is bound and leaves, and no answer finds its way to it. Without a route that makes it its own, the system lets none
     // of IPv4 leave.
-    assert!(leaves_from(&fixture, "a", "/six/x").await.is_err());
+    let refused = fixture.caller("spiffe://prod.acme/ns/checkout/sa/a").get("/six/x").await;
+    refused.assert_refused(504, "upstream_timeout");
     assert!(counted("", "six") > 0);
     assert_eq!(leaves_from(&fixture, "a", "/four/x").await, Err(503));
     let none = [counted("", "four"), counted("", "bound"), counted("", "stranger")];
@@ -291,7 +302,6 @@ async fn a_family_that_leads_nowhere_is_left_for_the_pools_address_of_the_other(
     let _six = Upstream::http_on(six, &plan.server, &["http/1.1"], once);
     watch([port, port]);
     count_from("six", "ip6", "fd77::11", port);
-    count_from("four", "ip", "10.77.0.11", port);
     // What goes there gets no answer of any kind.
     run(&format!("nft add rule inet watch out ip6 daddr fd77::1 tcp dport {port} drop"));
     run(&format!("nft add rule inet watch out ip daddr 10.77.0.2 tcp dport {port} drop"));
@@ -308,7 +318,6 @@ async fn a_family_that_leads_nowhere_is_left_for_the_pools_address_of_the_other(
     let fixture = plan.start_with(four).await;
     assert_eq!(leaves_from(&fixture, "a", "/four/x").await.as_deref(), Ok("10.77.0.11"));
     assert!(counted("", "six") > 0, "the other family was tried as well");
-    let before = counted("", "four");
     assert_eq!(leaves_from(&fixture, "a", "/six/x").await.as_deref(), Ok("fd77::11"));
-    assert!(before > 0 && counted("", "stranger") == 0);
+    assert_eq!(counted("", "stranger"), 0);
 }

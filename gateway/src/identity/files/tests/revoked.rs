@@ -6,6 +6,16 @@ use super::*;
 
 /// A revocation list of this issuer that names these serial numbers, and ends in so many seconds.
 pub(super) fn list(issuer: &CertifiedIssuer<'static, KeyPair>, revoked: &[u64], ends_in: i64) -> String {
+    list_naming(KeyIdMethod::Sha256, issuer, revoked, ends_in)
+}
+
+/// The same, with this for the identifier of its issuer's key.
+pub(super) fn list_naming(
+    key_identifier_method: KeyIdMethod,
+    issuer: &CertifiedIssuer<'static, KeyPair>,
+    revoked: &[u64],
+    ends_in: i64,
+) -> String {
     let at = |seconds: i64| {
         let now = Timestamp::now().as_second();
         let at = Duration::from_secs((now + seconds).unsigned_abs());
@@ -23,7 +33,7 @@ pub(super) fn list(issuer: &CertifiedIssuer<'static, KeyPair>, revoked: &[u64], 
         crl_number: SerialNumber::from(1),
         issuing_distribution_point: None,
         revoked_certs: revoked.collect(),
-        key_identifier_method: KeyIdMethod::Sha256,
+        key_identifier_method,
     };
     params.signed_by(issuer).unwrap().pem().unwrap()
 }

@@ -1,9 +1,13 @@
 //! What the Workload API says.
 
+use rcgen::KeyIdMethod;
 use rustls::pki_types::PrivatePkcs8KeyDer;
+use x509_parser::certificate::X509Certificate;
+use x509_parser::extensions::ParsedExtension;
+use x509_parser::prelude::FromDer;
 
 use super::super::super::workload_api::{OwnSvid, X509Context};
-use super::revoked::{leaf, list, pem_bytes};
+use super::revoked::{leaf, list, list_naming, pem_bytes};
 use super::*;
 
 /// A gateway of `prod.acme` that is federated with `partner.example`, and has both bundles and its SVID of the Workload API.
@@ -105,6 +109,78 @@ fn what_the_lists_of_the_workload_api_revoke_is_refused_and_those_of_others_revo
     assert_eq!(verdicts(&files), [Ok(()), Err(Refusal::Revoked)]);
     say(&mut files, context(&prod, &[(&partner, Ok(()))]));
     assert_eq!(verdicts(&files), [Ok(()), Ok(())], "the API says no list any more");
+}
+
+#[test]
+fn a_list_that_no_authority_has_signed_leaves_the_last_good_one_in_force_and_holds_up_no_authority() {
+    let [prod, partner] = ["prod.acme", "partner.example"].map(Domain::new);
+    let of = |serials: &[u64]| pem_bytes(&list(&prod.issuer, serials, 3600));
+    let mut unsigned = of(&[]);
+    *unsigned.last_mut().unwrap() ^= 1;
+    // The next key of our authority, or one below it of the same name, which the API does not say.
+    let next_key = pem_bytes(&list(&Domain::new("prod.acme").issuer, &[], 3600));
+    for (unknown, problem) in [
+        (next_key, "of another issuer"),
+        (unsigned, "is not signed by its issuer"),
+        (b"nonsense".to_vec(), "cannot be read"),
+    ] {
+        let mut files = gateway();
+        let verdicts = |files: &IdentityFiles, serials: [u64; 2]| {
+            serials.map(|serial| files.trust.verify(&[leaf(&prod.issuer, serial)], UnixTime::now()).map(drop))
+        };
+        let both = [(&partner, Ok(()))];
+        say(&mut files, X509Context { lists: vec![of(&[3])], ..context(&prod, &both) });
+        assert_eq!(verdicts(&files, [2, 3]), [Ok(()), Err(Refusal::Revoked)]);
+        assert_eq!(files.faults().count(), 0);
+        // New authorities beside it are taken.
+        let next = Domain::new("prod.acme");
+        let mut said = X509Context { lists: vec![unknown.clone()], ..context(&prod, &both) };
+        let authorities = vec![prod.issuer.der().clone(), next.issuer.der().clone()];
+        said.bundles.insert("prod.acme".parse().unwrap(), Ok(authorities));
+        assert!(say(&mut files, said).contains(&"trust bundle of prod.acme".to_owned()), "{problem}");
+        assert_eq!(verdict(&files, &next), Ok(()), "{problem}");
+        assert_eq!(verdicts(&files, [2, 3]), [Ok(()), Err(Refusal::Revoked)], "{problem}");
+        let faults: Vec<_> = files.faults().map(ToString::to_string).collect();
+        let told =
+            faults.iter().find(|fault| fault.starts_with("identity.trustDomains.prod.acme.bundleFile"));
+        assert!(told.is_some_and(|fault| fault.contains(problem)), "{faults:?}");
+        // So it stays with the next answer, and a list that can be verified is taken beside it.
+        say(&mut files, X509Context { lists: vec![unknown.clone()], ..context(&prod, &[]) });
+        assert_eq!(verdicts(&files, [2, 3]), [Ok(()), Err(Refusal::Revoked)], "{problem}");
+        say(&mut files, X509Context { lists: vec![unknown, of(&[2, 3])], ..context(&prod, &both) });
+        assert_eq!(verdicts(&files, [2, 3]), [Err(Refusal::Revoked), Err(Refusal::Revoked)], "{problem}");
+        say(&mut files, X509Context { lists: vec![of(&[])], ..context(&prod, &both) });
+        assert_eq!(verdicts(&files, [2, 3]), [Ok(()), Ok(())], "{problem}");
+        assert_eq!(files.faults().count(), 0);
+    }
+}
+
+#[test]
+fn a_partners_list_that_looks_like_ours_is_the_partners_once_its_bundle_verifies_it() {
+    let [prod, partner] = ["prod.acme", "partner.example"].map(Domain::new);
+    let (good, bad) = (leaf(&prod.issuer, 2), leaf(&prod.issuer, 3));
+    // It names the key of ours.
+    let (_, read) = X509Certificate::from_der(prod.issuer.der()).unwrap();
+    let named = read.extensions().iter().find_map(|extension| match extension.parsed_extension() {
+        ParsedExtension::SubjectKeyIdentifier(id) => Some(KeyIdMethod::PreSpecified(id.0.to_vec())),
+        _ => None,
+    });
+    let theirs = pem_bytes(&list_naming(named.unwrap(), &partner.issuer, &[2], 3600));
+    let lists = vec![theirs, pem_bytes(&list(&prod.issuer, &[3], 3600))];
+    let mut files = gateway();
+    let verdicts = |files: &IdentityFiles| {
+        [&good, &bad].map(|leaf| files.trust.verify(std::slice::from_ref(leaf), UnixTime::now()).map(drop))
+    };
+    let taken =
+        say(&mut files, X509Context { lists: lists.clone(), ..context(&prod, &[(&partner, Ok(()))]) });
+    assert!(taken.contains(&"trust bundle of prod.acme".to_owned()), "{taken:?}");
+    assert_eq!(verdicts(&files), [Ok(()), Err(Refusal::Revoked)]);
+    assert_eq!(files.faults().count(), 0);
+    // Nobody verifies it where its bundle is not said: ours count all the same.
+    say(&mut files, X509Context { lists, ..context(&prod, &[]) });
+    assert_eq!(verdicts(&files), [Ok(()), Err(Refusal::Revoked)]);
+    let faults: Vec<_> = files.faults().map(ToString::to_string).collect();
+    assert!(faults.iter().any(|fault| fault.contains("is not signed by its issuer")), "{faults:?}");
 }
 
 #[test]
