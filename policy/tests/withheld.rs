@@ -254,7 +254,7 @@ fn a_host_that_something_else_has_for_a_moment_comes_back_to_who_held_it() {
 
     // One that no route has led to yet holds nothing, and what names the host no more holds it no more.
     let mut steps = Steps(BTreeMap::new());
-    steps.take(&[unrouted, web.clone()]);
+    steps.take(&[unrouted, web]);
     assert!(steps.of("web/api").is_empty());
     steps.take(&[destination(("web", "api"), &["api.up.example"])]);
     steps.take(&[parked, destination(("web", "api"), &["web.example"])]);
