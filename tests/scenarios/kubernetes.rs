@@ -188,7 +188,7 @@ fn said(gateway: &Gateway, message: &str) -> usize {
 /// Waits until the hosts that are in the status of Destinations count, which is a generation of its own.
 async fn settled(gateway: &Gateway) {
     let file = gateway.home().join("data/objects.json");
-    let is_known = || std::fs::read_to_string(&file).is_ok_and(|text| text.contains(r#"\"has\":["#));
+    let is_known = || std::fs::read_to_string(&file).is_ok_and(|text| text.contains(r#"\"heldHosts\":["#));
     eventually("the gateway knows what its status says", is_known).await;
 }
 

@@ -253,14 +253,16 @@ async fn a_route_of_the_gateway_api_leads_a_call_with_its_key_and_every_object_s
     routed.world.checkout(&gateway).get("/up/x").await.assert_status(200);
     routed.world.cluster.start_server().await;
 
-    // What is taken away serves no longer, and nothing of it is left in a status.
+    // What is taken away serves no longer, and the status says so.
     let client = routed.world.checkout(&gateway);
     routed.world.cluster.kubectl(&["delete", "httproute", "-n", EGRESS, "up"]).await;
     // Nothing falls past what is not routed any more.
     answers(&client, 403).await;
     client.get("/up/x").await.assert_refused(403, "broken_configuration");
-    let is_empty = |backend: &Value| backend["status"]["ancestors"].as_array().is_none_or(Vec::is_empty);
-    routed.world.cluster.until(&of_backend(EGRESS, "up"), is_empty).await;
+    // It keeps its host, which another route may lead to.
+    let accepted =
+        routed.told(&of_backend(EGRESS, "up"), "/ancestors/0", "Accepted", "False", "Invalid").await;
+    assert_eq!(accepted["message"], "no accepted route leads to it");
     let has_none = |gateway: &Value| gateway["status"]["listeners"][0]["attachedRoutes"] == 0;
     routed.world.cluster.until(&of_gateway("egress"), has_none).await;
     routed.world.condition(super::GRANT, "Programmed", "False").await;
