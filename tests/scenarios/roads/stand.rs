@@ -123,7 +123,7 @@ fn answer(seen: &Seen) -> Reply {
         "/key" => Reply::status(200).header("x-shown", seen.header("authorization")).data(seen.everything()),
         "/slow" => Reply::status(200).data("begun ").wait(Duration::from_secs(6)).data("ended"),
         // Word by word: an answer is decided on again with each.
-        "/endless" => (0..400).fold(Reply::status(200).data("begun "), |reply, _| {
+        "/endless" => (0..600).fold(Reply::status(200).data("begun "), |reply, _| {
             reply.wait(Duration::from_millis(250)).data("word ")
         }),
         _ => Reply::status(200).data("reached"),
