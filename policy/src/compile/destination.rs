@@ -49,7 +49,7 @@ struct Claim<'a> {
 
 impl<'a> Compiler<'a> {
     pub(super) fn destinations(&mut self) {
-        let mut taken = BTreeMap::new();
+        let mut claimed = BTreeMap::new();
         let all = self.model.destinations.iter();
         let mut claims: Vec<Claim<'a>> = all
             .flat_map(|resource| resource.spec.hosts.iter().map(move |host| Claim { resource, host }))
@@ -61,7 +61,7 @@ impl<'a> Compiler<'a> {
             (resource.source.yields() && !holds, is_apps(&resource.id), !holds)
         });
         for claim in claims {
-            self.claim_host(claim, &mut taken);
+            self.claim_host(claim, &mut claimed);
         }
         self.parts.held_hosts.values_mut().for_each(|hosts| hosts.sort_unstable());
         for resource in &self.model.destinations {
@@ -283,26 +283,24 @@ impl<'a> Compiler<'a> {
     fn claim_host(
         &mut self,
         claim: Claim<'a>,
-        claims: &mut BTreeMap<(HostPattern, Option<u16>), (ResourceId, String)>,
+        claimed: &mut BTreeMap<(HostPattern, Option<u16>), (ResourceId, String)>,
     ) {
         if !self.may_claim(claim) {
             self.keep(claim);
             return;
         }
-        let named = claim;
         let Claim { resource, host: (index, host) } = claim;
         let path = format!("spec.hosts[{index}]");
         let port = resource.spec.port.unwrap_or(443);
         // One that cannot be read may be every one.
         let is_known = resource.spec.port.is_some() || !resource.source.claims("spec.port");
-        let claim = (resource.id.clone(), resource.source.aside());
-        let at_any = claims.get(&(host.clone(), None)).cloned();
-        let taken = match claims.entry((host.clone(), is_known.then_some(port))) {
+        let at_any = claimed.get(&(host.clone(), None)).cloned();
+        let taken = match claimed.entry((host.clone(), is_known.then_some(port))) {
             // Nothing is in force besides.
             _ if !is_known && self.namespaces.is_none() => None,
             Entry::Occupied(first) => Some(first.get().clone()),
             Entry::Vacant(free) => {
-                free.insert(claim);
+                free.insert((resource.id.clone(), resource.source.aside()));
                 at_any
             }
         };
@@ -316,7 +314,7 @@ impl<'a> Compiler<'a> {
         }
         // Another one of its namespace may have it for a moment, too.
         if is_free || resource.source.holds(host) {
-            self.hold(named);
+            self.hold(claim);
         }
         let is_own = |own: &GatewayName| matches!(host, HostPattern::Exact(host) if **host == *own.host);
         if self.environment.gateway_names.iter().any(is_own) {
