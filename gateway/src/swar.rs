@@ -13,7 +13,7 @@ pub(crate) fn is_visible(text: &str) -> bool {
     !any_word(text, |word| has_below(word, b' ') | has(word, 0x7f) | word & HIGH_BITS)
 }
 
-/// Whether the text has this byte of ASCII.
+/// Whether the text has this byte of ASCII, which is no space: short texts are filled up with those.
 #[inline]
 pub(crate) fn has_byte(text: &str, byte: u8) -> bool {
     any_word(text, |word| has(word, byte))

@@ -86,7 +86,7 @@ pub(super) fn answer(
     switched: RelaySlot,
 ) -> impl Future<Output = Result<Response<ReplyBody>, Infallible>> {
     session.deadline.on_request();
-    let mut request = boxed(|| request);
+    let mut request = Box::new(request);
     let stream = (request.method() == Method::CONNECT).then(|| hyper::upgrade::on(&mut *request));
     let own_session = Arc::clone(&session);
     // Boxed: hyper moves the future around before it polls it, and this one is large.
