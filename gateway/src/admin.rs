@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HOST, ORIGIN};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -131,7 +131,7 @@ impl Admin {
                 );
             }
         }
-        if !self.is_addressed(request.headers()) {
+        if !self.is_addressed(request) {
             return text(StatusCode::FORBIDDEN, "Host or Origin is not this port's\n");
         }
         match path {
@@ -181,7 +181,13 @@ impl Admin {
     }
 
     /// Keeps pages of other origins from reaching the port through a browser on this machine (DNS rebinding).
-    fn is_addressed(&self, headers: &HeaderMap) -> bool {
+    fn is_addressed(&self, request: &Request<Incoming>) -> bool {
+        let headers = request.headers();
+        let origin = headers.get(ORIGIN);
+        // No browser leaves out the host. Balancers do when they look whether the gateway is ready.
+        if request.version() == Version::HTTP_10 && !headers.contains_key(HOST) && origin.is_none() {
+            return true;
+        }
         let mut hosts = headers.get_all(HOST).iter();
         let (Some(host), None) = (hosts.next().and_then(|h| h.to_str().ok()), hosts.next()) else {
             return false;
@@ -189,7 +195,6 @@ impl Admin {
         let name = host.strip_suffix(&format!(":{}", self.address.port())).unwrap_or(host);
         let bare = name.trim_start_matches('[').trim_end_matches(']');
         let known = name.eq_ignore_ascii_case("localhost") || bare.parse::<std::net::IpAddr>().is_ok();
-        let origin = headers.get(ORIGIN);
         known && origin.is_none_or(|o| o.as_bytes() == format!("http://{host}").as_bytes())
     }
 

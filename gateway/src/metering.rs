@@ -14,6 +14,7 @@ mod facts;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 mod inspected_body;
+mod offload;
 mod permitted;
 mod realtime;
 mod reauthorize;

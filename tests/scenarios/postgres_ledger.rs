@@ -15,13 +15,13 @@ use tollgate_tests::report::{assert_verified, report, requests};
 use tollgate_tests::{Authority, Fixture, Gateway, Plan, Reply, Sandbox, needs};
 
 /// A server with TLS, and the authority that verifies it.
-struct Database {
+pub(crate) struct Database {
     server: Postgres,
     pki: Authority,
 }
 
 impl Database {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let sandbox = Sandbox::new();
         let pki = Authority::new(&sandbox, "database");
         let identity = pki.server(&sandbox, &["localhost"]);
@@ -29,7 +29,7 @@ impl Database {
     }
 
     /// The member of the settings for a sandbox, whose sweep then looks for the password.
-    fn settings(&self, sandbox: &Sandbox, name: &str) -> String {
+    pub(crate) fn settings(&self, sandbox: &Sandbox, name: &str) -> String {
         sandbox.needle(self.server.password());
         let password = sandbox.input("ledger.password", self.server.password());
         self.settings_with(name, &password, self.pki.bundle())
@@ -49,14 +49,14 @@ impl Database {
         self.server.psql(SocketAddr::from(([127, 0, 0, 1], self.server.port())), "require", query)
     }
 
-    fn ask(&self, query: &str) -> String {
+    pub(crate) fn ask(&self, query: &str) -> String {
         let output = self.psql(query);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
     }
 
     /// How many records it has; none before a gateway made its tables.
-    fn records(&self) -> usize {
+    pub(crate) fn records(&self) -> usize {
         if self.ask("select to_regclass('tollgate.records') is not null") != "t" {
             return 0;
         }
@@ -64,7 +64,7 @@ impl Database {
     }
 
     /// What the sums by the minute and by the hour and the records each say of how many requests there were.
-    fn counts(&self) -> [String; 3] {
+    pub(crate) fn counts(&self) -> [String; 3] {
         [
             "select sum(requests) from tollgate.sums",
             "select sum(requests) from tollgate.sums_by_hour",

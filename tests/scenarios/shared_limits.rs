@@ -1,13 +1,16 @@
 //! Replicas that share limits in Redis: what all of them spend together stays under the amount, whatever happens to one of them or to Redis.
 
+mod load;
+mod rolling;
 mod script;
+mod stores;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tollgate_tests::fixture::{CHAT_ONLY, CHECKOUT};
-use tollgate_tests::gateway::eventually;
+use tollgate_tests::gateway::{Settings, eventually};
 use tollgate_tests::provider::{chat, chat_completion};
 use tollgate_tests::redis::Redis;
 use tollgate_tests::{Client, Gateway, Plan, Protocol, Reply, Sandbox, Seen, Upstream, needs};
@@ -16,10 +19,10 @@ const CHAT: &str = "/up/v1/chat/completions";
 const LIMIT: &str = "grant/checkout-up/tokens/day/shared";
 const LEASE: Duration = Duration::from_secs(2);
 
-/// Gateways before one provider, with one Redis.
-struct Replicas {
+/// Gateways before one provider, with one store.
+struct Replicas<S = Redis> {
     plan: Plan,
-    redis: Redis,
+    redis: S,
     upstream: Upstream,
     gateways: Vec<Gateway>,
     /// Tokens that the provider has billed.
@@ -29,14 +32,29 @@ struct Replicas {
 impl Replicas {
     /// Each call costs the tokens that its number in the order of arrival leads to.
     async fn start(count: usize, limits: &str, cost: impl Fn(u64) -> u64 + Send + Sync + 'static) -> Self {
-        let mut plan = Plan::openai(&format!("{CHAT_ONLY}  limits: {limits}\n"));
+        let plan = Plan::openai(&format!("{CHAT_ONLY}  limits: {limits}\n"));
         let redis = Redis::start(&plan.sandbox).await;
-        let password = plan.sandbox.input("redis.password", redis.password());
-        plan.settings.extra = format!(
-            "limits: {{redis: {{addresses: [\"127.0.0.1:{}\"], passwordFile: {}, lease: 2s}}}}\n",
-            redis.port(),
-            password.display()
-        );
+        let address = format!("addresses: [\"127.0.0.1:{}\"]", redis.port());
+        let password = redis.password().to_owned();
+        let replicas =
+            Self::with(plan, redis, (&address, &password), &vec![String::new(); count], cost).await;
+        replicas.granting().await;
+        replicas
+    }
+}
+
+impl<S> Replicas<S> {
+    /// Replicas with this store, which the settings of Redis lead to, each with these settings of its ledger.
+    async fn with(
+        mut plan: Plan,
+        redis: S,
+        (way, password): (&str, &str),
+        ledgers: &[String],
+        cost: impl Fn(u64) -> u64 + Send + Sync + 'static,
+    ) -> Self {
+        let password = plan.sandbox.input("redis.password", password);
+        plan.settings.extra =
+            format!("limits: {{redis: {{{way}, passwordFile: {}, lease: 2s}}}}\n", password.display());
         plan.settings.environment = vec![("RUST_LOG".to_owned(), "warn,tollgate=info".to_owned())];
         let billed = Arc::new(AtomicU64::new(0));
         let (sum, calls) = (billed.clone(), AtomicU64::new(0));
@@ -48,12 +66,14 @@ impl Replicas {
         let upstream = Upstream::http(&plan.server, &["http/1.1"], respond).await;
         let settings = plan.complete(upstream.port());
         let mut gateways = Vec::new();
-        for _ in 0..count {
-            gateways.push(Gateway::start(&Sandbox::new(), &settings).await);
+        for ledger in ledgers {
+            let settings = Settings { ledger: ledger.clone(), ..settings.clone() };
+            let mut gateway = Gateway::prepare(&Sandbox::new(), &settings);
+            gateway.keep_ports();
+            gateway.restart().await;
+            gateways.push(gateway);
         }
-        let replicas = Self { plan, redis, upstream, gateways, billed };
-        replicas.granting().await;
-        replicas
+        Self { plan, redis, upstream, gateways, billed }
     }
 
     fn client(&self, replica: usize) -> Client {

@@ -4,18 +4,15 @@ mod many;
 mod pool;
 
 use std::net::IpAddr;
-use std::path::Path;
-use std::process::Command;
 
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tollgate_tests::gateway::eventually;
 use tollgate_tests::ledger::records;
+use tollgate_tests::namespace::{has_namespaces, is_inside, run};
 use tollgate_tests::resources::{destination, document, grant};
 use tollgate_tests::{Fixture, Plan, Reply, Seen, Upstream, needs};
 
-/// Set for the process that is inside of the namespace.
-const INSIDE: &str = "TOLLGATE_INSIDE_NAMESPACE";
 const POOL: &str = "  addresses: [10.77.0.11, 10.77.0.12, 10.77.0.13, \"fd77::11\", \"fd77::12\", \"fd77::13\"]\n  order: spread\n";
 /// Callers, with the IPv4 and the IPv6 address whose turn they are by FNV-1a and the finaliser of MurmurHash3, worked out apart from the
 /// gateway; the third is the IPv4 address that comes next.
@@ -24,34 +21,6 @@ const TURNS: [[&str; 4]; 3] = [
     ["b", "10.77.0.11", "fd77::12", "10.77.0.13"],
     ["f", "10.77.0.13", "fd77::12", "10.77.0.11"],
 ];
-
-/// Runs this very test again without any network but its own, and says whether it is that run.
-fn is_inside(name: &str) -> bool {
-    if std::env::var_os(INSIDE).is_some() {
-        return true;
-    }
-    let program = std::env::current_exe().expect("the test itself");
-    let mut command = Command::new("unshare");
-    command.arg("--net").arg(program).args(["--exact", name, "--nocapture"]).env(INSIDE, "1");
-    let output = command.output().expect("unshare");
-    let text =
-        [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
-    assert!(output.status.success() && text.contains("1 passed"), "{text}");
-    false
-}
-
-fn has_namespaces() -> bool {
-    let is_there =
-        |name: &str| ["/usr/sbin", "/sbin", "/usr/bin"].iter().any(|at| Path::new(at).join(name).exists());
-    nix::unistd::geteuid().is_root() && ["unshare", "nsenter", "ip", "nft"].into_iter().all(is_there)
-}
-
-fn run(line: &str) -> String {
-    let words: Vec<&str> = line.split(' ').collect();
-    let output = Command::new(words[0]).args(&words[1..]).output().expect(line);
-    assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).expect("text")
-}
 
 /// Counts what goes to the destinations from the pool, and what does from anywhere else.
 fn watch(ports: [u16; 2]) {

@@ -12,7 +12,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::ca::Identity;
-use crate::process::Process;
+use crate::process::{Process, free_port};
 use crate::sandbox::{Sandbox, target_dir};
 
 /// How long a graceful end may take before it counts as hung.
@@ -286,6 +286,16 @@ impl Gateway {
         let mut running = self.running.take().expect("a running gateway");
         eventually("the gateway ends", || running.process.ended().is_some()).await;
         running.process.ended().expect("it has ended")
+    }
+
+    /// Has it listen at the same ports whenever it starts.
+    pub fn keep_ports(&self) {
+        for before in ["{name: mesh, address: \"", "admin: {address: \""] {
+            self.edit_settings(
+                &format!("{before}127.0.0.1:0"),
+                &format!("{before}127.0.0.1:{}", free_port()),
+            );
+        }
     }
 
     /// Changes what `tollgate.yaml` says, before a start.

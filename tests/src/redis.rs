@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Command;
 
+use nix::sys::signal::Signal;
+
 use crate::process::{Process, free_port, local};
 use crate::sandbox::Sandbox;
 
@@ -24,10 +26,16 @@ impl Redis {
 
     /// Starts a server that keeps nothing and wants a password.
     pub async fn start(sandbox: &Sandbox) -> Self {
-        let address = local(free_port());
         let password = sandbox.canary("cache");
+        Self::with(sandbox, password, "").await
+    }
+
+    /// Starts one with this password, whose configuration has these lines too.
+    pub async fn with(sandbox: &Sandbox, password: String, lines: &str) -> Self {
+        let address = local(free_port());
         let config = format!(
-            "bind 127.0.0.1\nport {}\nrequirepass \"{password}\"\nsave \"\"\nappendonly no\ndir {}\n",
+            "bind 127.0.0.1\nport {}\nrequirepass \"{password}\"\nmasterauth \"{password}\"\nsave \"\"\n\
+             appendonly no\ndir {}\n{lines}",
             address.port(),
             sandbox.providers().display()
         );
@@ -40,6 +48,11 @@ impl Redis {
     /// SIGKILL: it forgets everything.
     pub fn kill(&mut self) {
         self.process.take().expect("a running server").kill();
+    }
+
+    /// Signals it.
+    pub fn signal(&self, signal: Signal) {
+        self.process.as_ref().expect("a running server").signal(signal);
     }
 
     /// Starts it at the same port, with nothing in it.
@@ -77,7 +90,7 @@ impl Redis {
     }
 }
 
-fn program(name: &str) -> Option<PathBuf> {
+pub(crate) fn program(name: &str) -> Option<PathBuf> {
     let path = std::env::var("PATH").unwrap_or_default();
     path.split(':').map(|folder| PathBuf::from(folder).join(name)).find(|path| path.is_file())
 }

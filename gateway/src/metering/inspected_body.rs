@@ -1,16 +1,13 @@
 //! What the caller sent, read as far as the dialect asks for it.
 
-use std::num::NonZero;
-use std::sync::{Arc, LazyLock};
-use std::thread;
+use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::HeaderMap;
 use http_body::Body;
 use http_body_util::BodyExt;
 use jiff::Timestamp;
-use tokio::sync::{Semaphore, oneshot};
 use tollgate_policy::decision::{Actions, Admission, CallerGrants, Facts, Permit, Priced};
 use tollgate_policy::denial::{Denial, Reason};
 use tollgate_policy::dialect::Endpoint;
@@ -22,6 +19,7 @@ use tollgate_policy::price::NanoUsd;
 use super::action;
 use super::bound::{self, Bound, Terms};
 use super::facts::{self, Marks, ReadBody};
+use super::offload::{self, GatheredBody};
 use super::permitted::PermittedCall;
 use crate::caller_body::CallerBody;
 use crate::caller_occupancy::{BufferReservation, CallerOccupancy};
@@ -36,15 +34,8 @@ use crate::upstream::OutBody;
 /// Before a body of more bytes is read it is looked whether the caller has anything left.
 const WORTH_A_LOOK: u64 = 64 << 10;
 
-/// A body of more bytes is parsed on a thread of its own, which the cores go before: they have others to serve meanwhile.
-const LARGE: usize = 256 * 1024;
-/// How much that thread stands back, as `nice` counts: beside a core that is never idle it still has a quarter of one.
-const NICE: i32 = 5;
-/// So many of them are parsed at once, of one caller one: what is left of the machine serves the others.
-static LARGE_AT_ONCE: LazyLock<Semaphore> = LazyLock::new(|| {
-    let threads = thread::available_parallelism().map_or(1, NonZero::get);
-    Semaphore::new((threads / 2).max(1))
-});
+/// After so many bytes of a body the other calls of its core have their turn: hyper reads up to 16 pieces in one.
+const TURN: usize = 64 << 10;
 
 /// A request's body and what it says.
 #[derive(Debug)]
@@ -139,30 +130,18 @@ async fn read_facts(
     body: HeldBody,
     usage: &CallerOccupancy,
 ) -> Result<(ReadBody, HeldBody), Denial> {
-    if body.bytes.len() <= LARGE {
+    if !offload::is_large(body.bytes.len()) {
         return Ok((facts::read(endpoint, headers, &body.bytes)?, body));
     }
-    let own = usage.reading_turn().await;
-    let turn = LARGE_AT_ONCE.acquire().await.map_err(|_| unread())?;
+    // Of one caller one is read at a time.
+    let turns = (usage.reading_turn().await, offload::turn().await?);
     let (endpoint, headers) = (Arc::clone(endpoint), headers.clone());
-    let (done, read) = oneshot::channel();
     let parse = move || {
         // Neither the turns nor the room are free when nobody waits for it any more.
-        let _turns = (own, turn);
-        // Where the system refuses, it is parsed as fast as all else.
-        let _ = rustix::process::setpriority_process(None, NICE);
-        let facts = facts::read(&endpoint, &headers, &body.bytes);
-        let _ = done.send(facts.map(|facts| (facts, body)));
+        let _turns = turns;
+        facts::read(&endpoint, &headers, &body.bytes).map(|read| (read, body))
     };
-    thread::Builder::new().name("large-body".to_owned()).spawn(parse).map_err(|error| {
-        tracing::error!(%error, "there is no thread to read a large body");
-        unread()
-    })?;
-    read.await.map_err(|_| unread())?
-}
-
-fn unread() -> Denial {
-    Denial::new(Reason::Internal, "the request body could not be read")
+    offload::run(parse).await?
 }
 
 /// How much of a body is read, and what becomes of more.
@@ -183,37 +162,44 @@ async fn collect(
         return Err((most.refusal)());
     }
     let mut first = Bytes::new();
-    let mut all: Option<BytesMut> = None;
+    let mut all: Option<GatheredBody> = None;
     let mut reservation = BufferReservation::of(announced);
     let mut rate_clock = MinRateClock::new(least);
+    let mut of_turn = 0;
     while !incoming.is_end_stream() {
-        let length = all.as_ref().map_or(first.len(), BytesMut::len);
+        let length = all.as_ref().map_or(first.len(), GatheredBody::len);
         let frame = timers.until(rate_clock.due(), incoming.frame()).await.map_err(|_| too_slow())?;
         let Some(frame) = frame else { break };
         let frame = frame
             .map_err(|_| Denial::new(Reason::BadRequest, "the request body broke off or is malformed"))?;
         let Ok(chunk) = frame.into_data() else { continue };
-        rate_clock.came(chunk.len());
-        if length + chunk.len() > most.bytes {
+        let taken = chunk.len();
+        rate_clock.came(taken);
+        if length + taken > most.bytes {
             return Err((most.refusal)());
         }
-        if !reservation.grow((length + chunk.len()) as u64, usage) {
+        if !reservation.grow((length + taken) as u64, usage) {
             return Err(no_room());
         }
         match &mut all {
-            Some(all) => all.extend_from_slice(&chunk),
+            Some(all) => all.extend(&chunk).await?,
             // A body in one piece is not copied.
             None if first.is_empty() => first = chunk,
             None => {
                 let known = announced.and_then(|length| usize::try_from(length).ok());
-                let mut joined = BytesMut::with_capacity(known.unwrap_or((first.len() + chunk.len()) * 2));
-                joined.extend_from_slice(&first);
-                joined.extend_from_slice(&chunk);
+                let mut joined = GatheredBody::with_capacity(known.unwrap_or((first.len() + taken) * 2));
+                joined.extend(&first).await?;
+                joined.extend(&chunk).await?;
                 all = Some(joined);
             }
         }
+        of_turn += taken;
+        if of_turn >= TURN {
+            of_turn = 0;
+            tokio::task::yield_now().await;
+        }
     }
-    Ok(HeldBody { bytes: all.map_or(first, BytesMut::freeze), reservation })
+    Ok(HeldBody { bytes: all.map_or(first, GatheredBody::freeze), reservation })
 }
 
 fn no_room() -> Denial {
@@ -330,9 +316,16 @@ impl UnsentBody {
 
     /// The body to send, as it came or with its edits, and the room that it takes up until it is no longer needed.
     /// One that streams has to come at the least rate where its call holds what others share.
-    pub(crate) fn render(self, call: &PermittedCall, least: MinRate) -> (OutBody, BufferReservation) {
+    ///
+    /// # Errors
+    /// As [`offload::run`].
+    pub(crate) async fn render(
+        self,
+        call: &PermittedCall,
+        least: MinRate,
+    ) -> Result<(OutBody, BufferReservation), Denial> {
         let permit = &call.permit;
-        match self.content {
+        Ok(match self.content {
             BodyContent::Streaming(incoming) if incoming.is_end_stream() => {
                 (OutBody::Whole(Bytes::new()), BufferReservation::default())
             }
@@ -346,9 +339,15 @@ impl UnsentBody {
             BodyContent::Whole { bytes, reservation } => {
                 let cap = call.bound.and_then(|bound| bound.write_cap);
                 let edits = self.marks.edits(cap, call.model_instead());
-                (OutBody::Whole(facts::apply(&edits, bytes)), reservation)
+                let is_copied = !edits.is_empty() && offload::is_large(bytes.len());
+                let edited = if is_copied {
+                    Box::pin(offload::run(move || offload::freed_apart(facts::apply(&edits, bytes)))).await?
+                } else {
+                    facts::apply(&edits, bytes)
+                };
+                (OutBody::Whole(edited), reservation)
             }
-        }
+        })
     }
 }
 

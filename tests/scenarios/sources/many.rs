@@ -16,11 +16,12 @@ use tokio::io::AsyncReadExt;
 use tokio::task::JoinSet;
 use tollgate_tests::gateway::eventually;
 use tollgate_tests::hbone::HboneClient;
+use tollgate_tests::namespace::{has_namespaces, is_inside, run};
 use tollgate_tests::process::Process;
 use tollgate_tests::resources::document;
 use tollgate_tests::{Client, Fixture, Plan, Reply, Sandbox, needs};
 
-use super::{counted, has_namespaces, is_inside, run};
+use super::counted;
 use crate::exhaustion::resident_kib;
 
 /// 40,000 where `TOLLGATE_SOURCE_CONNECTIONS` says so, in waves where one process may not have so many open.

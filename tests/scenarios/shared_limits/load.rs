@@ -1,0 +1,195 @@
+//! Much load on one budget while each part of what it rests on fails in turn.
+
+use std::collections::BTreeSet;
+use std::sync::Mutex;
+use std::sync::atomic::AtomicUsize;
+
+use tollgate_tests::namespace::{has_namespaces, is_inside, run};
+use tollgate_tests::postgres::Postgres;
+use tollgate_tests::sentinel::{PRIMARY, Sentinels};
+
+use super::*;
+use crate::postgres_ledger::Database;
+
+/// How many calls the budget pays for, about; as many as `TOLLGATE_SHARED_CALLS` says.
+const CALLS: usize = 3_000;
+/// What a call costs at most, in tokens. It is held meanwhile, with what its own text may cost.
+const DEAREST: u64 = 3_000;
+const HOLD: u64 = 4_400;
+/// A slice is at least for so many calls.
+const CALLS_OF_A_SLICE: u64 = 8;
+const CUT: Duration = Duration::from_secs(10);
+
+/// What calls were answered with, and what is to be known of each.
+#[derive(Default)]
+struct Tally {
+    /// The ids of answered calls.
+    paid: Mutex<Vec<String>>,
+    under_way: AtomicU64,
+    /// Something that the budget rests on fails, or did a short while ago.
+    is_troubled: AtomicBool,
+    refused_in_trouble: AtomicUsize,
+    /// For each refusal in good times: what nobody had spent or held.
+    free_at_refusal: Mutex<Vec<u64>>,
+    exhausted: AtomicUsize,
+    broken: AtomicUsize,
+    other: Mutex<Vec<String>>,
+}
+
+impl Tally {
+    fn answered(&self) -> usize {
+        self.paid.lock().unwrap().len()
+    }
+}
+
+/// Calls until the budget has run out, whatever becomes of its replica meanwhile.
+async fn caller(client: Client, tally: Arc<Tally>, billed: Arc<AtomicU64>, amount: u64) {
+    loop {
+        let Ok(mut connection) = client.open(Protocol::H1).await else {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            continue;
+        };
+        loop {
+            tally.under_way.fetch_add(1, Ordering::SeqCst);
+            let answer = connection.send(client.json(CHAT, &chat(100))).await;
+            let under_way = tally.under_way.fetch_sub(1, Ordering::SeqCst) - 1;
+            let Ok(answer) = answer else {
+                tally.broken.fetch_add(1, Ordering::SeqCst);
+                break;
+            };
+            match (answer.status.as_u16(), answer.header("x-tollgate-reason")) {
+                (200, _) => {
+                    let id = answer.header("x-tollgate-request-id").to_owned();
+                    tally.paid.lock().unwrap().push(id);
+                    continue;
+                }
+                (429, "budget_exhausted") if !tally.is_troubled.load(Ordering::SeqCst) => {
+                    tally.exhausted.fetch_add(1, Ordering::SeqCst);
+                    return;
+                }
+                (429, "budget_held" | "budget_exhausted") | (503, "limits_unavailable") => {
+                    if tally.is_troubled.load(Ordering::SeqCst) {
+                        tally.refused_in_trouble.fetch_add(1, Ordering::SeqCst);
+                    } else {
+                        let taken = billed.load(Ordering::SeqCst) + under_way * HOLD;
+                        tally.free_at_refusal.lock().unwrap().push(amount.saturating_sub(taken));
+                    }
+                }
+                (status, reason) => tally.other.lock().unwrap().push(format!("{status} {reason}")),
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+}
+
+/// Waits until so many calls were answered, while what is spent and held stays under the amount.
+async fn reach(replicas: &Replicas<Sentinels>, tally: &Tally, count: usize, amount: u64) {
+    let begun = Instant::now();
+    while tally.answered() < count {
+        let (spent, held) = (replicas.sum("tollgate_limit_spent"), replicas.sum("tollgate_limit_held"));
+        assert!(spent + held <= amount as f64, "spent {spent}, held {held}");
+        assert!(
+            begun.elapsed() < Duration::from_secs(300),
+            "{} of {count} after 5 minutes",
+            tally.answered()
+        );
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// After trouble: the store hears everybody for the length of a lease, then slices are asked for again.
+async fn calm(tally: &Tally) {
+    tokio::time::sleep(LEASE * 2).await;
+    tally.is_troubled.store(false, Ordering::SeqCst);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_overspent_or_lost_while_each_part_fails_in_turn() {
+    needs!(Redis::installed() && Postgres::installed() && has_namespaces());
+    const NAME: &str = "shared_limits::load::nothing_is_overspent_or_lost_while_each_part_fails_in_turn";
+    if !is_inside(NAME) {
+        return;
+    }
+    run("ip link set lo up");
+    let calls =
+        std::env::var("TOLLGATE_SHARED_CALLS").ok().and_then(|calls| calls.parse().ok()).unwrap_or(CALLS);
+    let amount = calls as u64 * DEAREST / 2;
+    let plan = Plan::openai(&format!("{CHAT_ONLY}  limits: [{{tokens: {amount}, per: day}}]\n"));
+    // A cut is shorter than it takes the sentinels to call a server gone: a failover comes when it is asked for.
+    let sentinels = Sentinels::start(&plan.sandbox, CUT * 2).await;
+    let database = Database::start().await;
+    let addresses: Vec<String> = sentinels.addresses().iter().map(|at| format!("\"{at}\"")).collect();
+    let way = format!("addresses: [{}], sentinel: {PRIMARY}", addresses.join(", "));
+    let password = sentinels.password().to_owned();
+    let ledgers = ["a", "b", "c"].map(|name| database.settings(&plan.sandbox, name));
+    let cost = |call: u64| call.wrapping_mul(7919) % DEAREST;
+    let mut replicas = Replicas::with(plan, sentinels, (&way, &password), &ledgers, cost).await;
+    replicas.granting().await;
+
+    let tally = Arc::new(Tally::default());
+    let callers: Vec<_> = (0..30)
+        .map(|n| tokio::spawn(caller(replicas.client(n % 3), tally.clone(), replicas.billed.clone(), amount)))
+        .collect();
+    reach(&replicas, &tally, calls / 6, amount).await;
+    tally.is_troubled.store(true, Ordering::SeqCst);
+    replicas.gateways[2].kill();
+    tokio::time::sleep(LEASE).await;
+    replicas.gateways[2].restart().await;
+    calm(&tally).await;
+
+    reach(&replicas, &tally, calls * 2 / 6, amount).await;
+    tally.is_troubled.store(true, Ordering::SeqCst);
+    let primary = replicas.redis.primary();
+    replicas.redis.servers[primary].kill();
+    replicas.redis.servers[primary].restart().await;
+    calm(&tally).await;
+
+    reach(&replicas, &tally, calls * 3 / 6, amount).await;
+    tally.is_troubled.store(true, Ordering::SeqCst);
+    replicas.redis.fail_over().await;
+    calm(&tally).await;
+
+    reach(&replicas, &tally, calls * 4 / 6, amount).await;
+    tally.is_troubled.store(true, Ordering::SeqCst);
+    run("nft add table inet cut");
+    run("nft add chain inet cut out { type filter hook output priority 0 ; }");
+    for server in &replicas.redis.servers {
+        run(&format!("nft add rule inet cut out tcp dport {} drop", server.port()));
+    }
+    tokio::time::sleep(CUT).await;
+    run("nft delete table inet cut");
+    calm(&tally).await;
+    for caller in callers {
+        caller.await.expect("a caller");
+    }
+
+    let billed = replicas.billed.load(Ordering::SeqCst);
+    let free = tally.free_at_refusal.lock().unwrap().clone();
+    let most_free = free.iter().max().copied().unwrap_or(0);
+    println!(
+        "{} answered, {} of {amount} tokens billed; refused {} times in trouble, {} times in good times with at most {most_free} \
+         free; {} broken off",
+        tally.answered(),
+        billed,
+        tally.refused_in_trouble.load(Ordering::SeqCst),
+        free.len(),
+        tally.broken.load(Ordering::SeqCst),
+    );
+    assert!(tally.other.lock().unwrap().is_empty(), "{:?}", tally.other.lock().unwrap());
+    assert!(billed <= amount, "overspent by {}", billed - amount);
+    assert!(most_free <= HOLD * CALLS_OF_A_SLICE, "a call was refused while {most_free} tokens were free");
+    // Only the calls of the replica that was killed have broken off.
+    assert!(tally.broken.load(Ordering::SeqCst) <= 10);
+    eventually("nothing is held", || replicas.sum("tollgate_limit_held") == 0.0).await;
+    let answered: BTreeSet<String> = tally.paid.lock().unwrap().iter().cloned().collect();
+    assert_eq!(answered.len(), tally.answered(), "ids are each one call's");
+    eventually("the database has every answered call", || {
+        let seen: BTreeSet<String> =
+            database.ask("select id from tollgate.records").lines().map(str::to_owned).collect();
+        answered.is_subset(&seen)
+    })
+    .await;
+    assert_eq!(database.ask("select count(*) - count(distinct id) from tollgate.records"), "0");
+    let [by_minute, by_hour, records] = database.counts();
+    assert_eq!((&by_minute, &by_hour), (&records, &records), "sums are those of the records");
+}
