@@ -13,8 +13,8 @@ use tollgate_policy::denial::{Denial, Reason};
 const LARGE: usize = 256 << 10;
 /// Memory of more bytes goes back to the system at once, which takes milliseconds: `oversize_threshold` of jemalloc is as much.
 const GIVEN_BACK_AT_ONCE: usize = 8 << 20;
-/// How much such a thread stands back, as `nice` counts: beside a core that is never idle it still has a quarter of one.
-const NICE: i32 = 5;
+/// How much such a thread stands back, as `nice` counts: beside a core that is never idle it still has a tenth of one.
+const NICE: i32 = 10;
 /// So many bodies are read at once: what is left of the machine serves the others.
 static AT_ONCE: LazyLock<Semaphore> = LazyLock::new(|| {
     let threads = thread::available_parallelism().map_or(1, NonZero::get);

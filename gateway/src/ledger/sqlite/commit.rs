@@ -1,5 +1,6 @@
 //! Taking in one stretch of a segment: all of it, or nothing.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
@@ -74,30 +75,45 @@ impl Store {
     }
 }
 
+/// What rows of sums are for: minute or hour, row of dimensions, status.
+type SumKey = (i64, i64, u16);
+
 fn add_sums(connection: &Connection, known: &mut Dimensions, rollup: &Rollup) -> rusqlite::Result<()> {
+    let mut minutes: Vec<(SumKey, &RollupSums)> = Vec::with_capacity(rollup.sums.len());
+    let mut hours: BTreeMap<SumKey, RollupSums> = BTreeMap::new();
+    for (encoded, sums) in &rollup.sums {
+        let Some(key) = RollupKey::decode(encoded) else { continue };
+        let dimensions = known.id(connection, RollupKey::texts_of(encoded), &key)?;
+        minutes.push(((key.minute, dimensions, key.status), sums));
+        hours.entry((key.minute.div_euclid(60), dimensions, key.status)).or_default().add(sums);
+    }
+    add_rows(connection, ("", "minute"), minutes.into_iter())?;
+    add_rows(connection, ("_by_hour", "hour"), hours.iter().map(|(key, sums)| (*key, sums)))
+}
+
+fn add_rows<'a>(
+    connection: &Connection,
+    (suffix, time): (&str, &str),
+    rows: impl Iterator<Item = (SumKey, &'a RollupSums)>,
+) -> rusqlite::Result<()> {
     let added =
         RollupSums::COLUMNS.map(|column| format!("{column} = min({column} + excluded.{column}, {MOST})"));
     let mut add = connection.prepare_cached(&format!(
-        "INSERT INTO sums (minute, dimensions, status, {}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+        "INSERT INTO sums{suffix} ({time}, dimensions, status, {}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
          ON CONFLICT DO UPDATE SET {}",
         RollupSums::COLUMNS.join(", "),
         added.join(", "),
     ))?;
     let mut use_up = connection.prepare_cached(&format!(
-        "INSERT INTO usage (minute, dimensions, status, unit, amount) VALUES (?1, ?2, ?3, ?4, ?5)
+        "INSERT INTO usage{suffix} ({time}, dimensions, status, unit, amount) VALUES (?1, ?2, ?3, ?4, ?5)
          ON CONFLICT DO UPDATE SET amount = min(amount + excluded.amount, {MOST})",
     ))?;
-    for (encoded, sums) in &rollup.sums {
-        let Some(key) = RollupKey::decode(encoded) else { continue };
-        let dimensions = known.id(connection, RollupKey::texts_of(encoded), &key)?;
+    for ((time, dimensions, status), sums) in rows {
         let [requests, unpriced, bytes_in, bytes_out, cost] =
             sums.columns().map(|sum| sum.clamp(-MOST, MOST));
-        add.execute(params![
-            key.minute, dimensions, key.status, requests, unpriced, bytes_in, bytes_out, cost
-        ])?;
+        add.execute(params![time, dimensions, status, requests, unpriced, bytes_in, bytes_out, cost])?;
         for (unit, amount) in sums.usage.entries() {
-            let amount = amount.clamp(-MOST, MOST);
-            use_up.execute(params![key.minute, dimensions, key.status, unit.as_str(), amount])?;
+            use_up.execute(params![time, dimensions, status, unit.as_str(), amount.clamp(-MOST, MOST)])?;
         }
     }
     Ok(())

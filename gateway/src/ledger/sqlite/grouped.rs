@@ -81,10 +81,14 @@ impl Grouping {
         let status = if self.by_status { "status" } else { &is_error };
         let (unit, of_unit) = if summed == Summed::Usage { (", unit", ", g.unit") } else { ("", "") };
         let sums = summed.columns().iter().map(|sum| format!(", CAST(sum({sum}) AS BIGINT) AS {sum}"));
-        let (schema, rows) = match dialect {
-            Dialect::Sqlite => ("", self.minutes("", summed)),
-            Dialect::Postgres if self.by_whole_hours => ("tollgate.", self.hours(summed)),
-            Dialect::Postgres => ("tollgate.", self.minutes("tollgate.", summed)),
+        let schema = match dialect {
+            Dialect::Sqlite => "",
+            Dialect::Postgres => "tollgate.",
+        };
+        let rows = if self.by_whole_hours {
+            self.hours(schema, summed)
+        } else {
+            self.part(schema, summed, (self.since, self.until))
         };
         format!(
             "SELECT g.quarter, g.status, {}{of_unit}{}
@@ -97,24 +101,20 @@ impl Grouping {
         )
     }
 
-    fn minutes(&self, schema: &str, summed: Summed) -> String {
-        self.part(schema, summed, (self.since, self.until))
-    }
-
     /// The minutes up to the first whole hour, the hours, and the minutes behind the last.
-    fn hours(&self, summed: Summed) -> String {
+    fn hours(&self, schema: &str, summed: Summed) -> String {
         let first = self.since.saturating_add(59).div_euclid(60);
         let last = self.until.div_euclid(60);
         if first >= last {
-            return self.minutes("tollgate.", summed);
+            return self.part(schema, summed, (self.since, self.until));
         }
         let (unit, columns) = (unit(summed), summed.columns().join(", "));
         format!(
             "{} UNION ALL {} UNION ALL
              SELECT hour * 60 AS minute, dimensions, status{unit}, {columns}
-             FROM tollgate.{}_by_hour WHERE hour >= {first} AND hour < {last}",
-            self.part("tollgate.", summed, (self.since, first.saturating_mul(60))),
-            self.part("tollgate.", summed, (last.saturating_mul(60), self.until)),
+             FROM {schema}{}_by_hour WHERE hour >= {first} AND hour < {last}",
+            self.part(schema, summed, (self.since, first.saturating_mul(60))),
+            self.part(schema, summed, (last.saturating_mul(60), self.until)),
             summed.table(),
         )
     }
@@ -144,21 +144,22 @@ mod tests {
 
     #[test]
     fn whole_hours_are_read_as_such_and_the_minutes_around_them_one_by_one() {
-        let sql = GROUPING.sql(Dialect::Postgres, Summed::Counts);
-        for part in
-            ["minute >= 59 AND minute < 60", "hour >= 1 AND hour < 3", "minute >= 180 AND minute < 181"]
-        {
-            assert!(sql.contains(part), "{part}: {sql}");
+        for dialect in [Dialect::Sqlite, Dialect::Postgres] {
+            let sql = GROUPING.sql(dialect, Summed::Counts);
+            for part in
+                ["minute >= 59 AND minute < 60", "hour >= 1 AND hour < 3", "minute >= 180 AND minute < 181"]
+            {
+                assert!(sql.contains(part), "{part}: {sql}");
+            }
+            let short = Grouping { since: 61, until: 119, ..GROUPING }.sql(dialect, Summed::Usage);
+            assert!(!short.contains("by_hour") && short.contains("minute >= 61 AND minute < 119"), "{short}");
         }
-        let short = Grouping { since: 61, until: 119, ..GROUPING }.sql(Dialect::Postgres, Summed::Usage);
-        assert!(!short.contains("by_hour") && short.contains("minute >= 61 AND minute < 119"), "{short}");
     }
 
     #[test]
-    fn a_clock_that_is_off_by_half_an_hour_and_sqlite_read_minutes_alone() {
-        let half = Grouping { by_whole_hours: false, ..GROUPING }.sql(Dialect::Postgres, Summed::Counts);
-        let sqlite = GROUPING.sql(Dialect::Sqlite, Summed::Counts);
-        for sql in [half, sqlite] {
+    fn a_clock_that_is_off_by_half_an_hour_reads_minutes_alone() {
+        for dialect in [Dialect::Sqlite, Dialect::Postgres] {
+            let sql = Grouping { by_whole_hours: false, ..GROUPING }.sql(dialect, Summed::Counts);
             assert!(!sql.contains("by_hour") && sql.contains("minute >= 59 AND minute < 181"), "{sql}");
         }
     }

@@ -5,7 +5,9 @@ use rusqlite::Connection;
 use crate::ledger::dimension::Dimension;
 
 /// Of this layout; another one is not touched. Dimensions and units do not change it.
-const VERSION: i64 = 4;
+const VERSION: i64 = 5;
+/// Of this one the sums by the hour are made of those by the minute.
+const WITHOUT_HOURS: i64 = 4;
 
 /// Requests are not rows of their own: `sums` has what they add up to, by minute and by what they have in common, so the store stays
 /// small however many there are; `usage` has a row for each unit of that. `stretches` says where in the journal the line of a given record can be.
@@ -47,6 +49,32 @@ CREATE TABLE usage (
     amount     INTEGER NOT NULL,
     PRIMARY KEY (minute, dimensions, status, unit)
 ) STRICT, WITHOUT ROWID;
+";
+
+/// The same by the hour, which is what reports over weeks read.
+const HOURS: &str = "
+CREATE TABLE sums_by_hour (
+    hour       INTEGER NOT NULL,
+    dimensions INTEGER NOT NULL,
+    status     INTEGER NOT NULL,
+    requests   INTEGER NOT NULL,
+    unpriced   INTEGER NOT NULL,
+    bytes_in   INTEGER NOT NULL,
+    bytes_out  INTEGER NOT NULL,
+    cost       INTEGER NOT NULL,
+    PRIMARY KEY (hour, dimensions, status)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE usage_by_hour (
+    hour       INTEGER NOT NULL,
+    dimensions INTEGER NOT NULL,
+    status     INTEGER NOT NULL,
+    unit       TEXT NOT NULL,
+    amount     INTEGER NOT NULL,
+    PRIMARY KEY (hour, dimensions, status, unit)
+) STRICT, WITHOUT ROWID;
+";
+
+const OTHERS: &str = "
 CREATE TABLE charges (
     limit_id TEXT NOT NULL,
     key      TEXT NOT NULL,
@@ -65,11 +93,23 @@ CREATE TABLE corrections (
 ) STRICT, WITHOUT ROWID;
 ";
 
-/// Makes the tables in an empty file, and a column for each dimension that has none; refuses a file of another layout.
+const FILL_HOURS: &str = "
+INSERT INTO sums_by_hour SELECT minute / 60, dimensions, status,
+    sum(requests), sum(unpriced), sum(bytes_in), sum(bytes_out), sum(cost) FROM sums GROUP BY 1, 2, 3;
+INSERT INTO usage_by_hour SELECT minute / 60, dimensions, status, unit, sum(amount) FROM usage GROUP BY 1, 2, 3, 4;
+";
+
+/// Makes the tables in an empty file, and a column for each dimension that has none; takes the layout before this one over, and refuses
+/// any other.
 pub(super) fn ensure(connection: &Connection) -> rusqlite::Result<()> {
-    if version(connection)? == 0 {
+    let change = match version(connection)? {
+        0 => [TABLES, HOURS, OTHERS].concat(),
+        WITHOUT_HOURS => [HOURS, FILL_HOURS].concat(),
+        _ => String::new(),
+    };
+    if !change.is_empty() {
         connection
-            .execute_batch(&format!("BEGIN IMMEDIATE; {TABLES} PRAGMA user_version = {VERSION}; COMMIT;"))?;
+            .execute_batch(&format!("BEGIN IMMEDIATE; {change} PRAGMA user_version = {VERSION}; COMMIT;"))?;
     }
     is_known(connection)?;
     let add =

@@ -302,3 +302,54 @@ fn usage_is_a_row_for_each_unit() {
     reader.query("SELECT unit, amount FROM usage ORDER BY unit", &[], each).unwrap();
     assert_eq!(usage, [("file_searches", 6), ("input", 200), ("output", 40)].map(|(u, n)| (u.to_owned(), n)));
 }
+
+/// What the store has by the minute, summed up by the hour, and what it has by the hour.
+fn by_hour(data_dir: &Path) -> [Vec<[i64; 5]>; 2] {
+    let reader = StoreReader::open(data_dir).unwrap();
+    let of = |sums: &str, usage: &str| {
+        let sql = format!(
+            "SELECT u.hour, u.dimensions, sum(DISTINCT s.requests), sum(DISTINCT s.cost), sum(u.amount) FROM ({usage}) u
+             JOIN ({sums}) s ON s.hour = u.hour AND s.dimensions = u.dimensions AND s.status = u.status
+             GROUP BY 1, 2 ORDER BY 1, 2"
+        );
+        let mut rows = Vec::new();
+        let read = |row: &rusqlite::Row<'_>| {
+            rows.push([row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?]);
+            Ok(())
+        };
+        reader.query(&sql, &[], read).unwrap();
+        rows
+    };
+    [
+        of(
+            "SELECT minute / 60 AS hour, dimensions, status, sum(requests) AS requests, sum(cost) AS cost FROM sums GROUP BY 1, 2, 3",
+            "SELECT minute / 60 AS hour, dimensions, status, unit, sum(amount) AS amount FROM usage GROUP BY 1, 2, 3, 4",
+        ),
+        of("SELECT * FROM sums_by_hour", "SELECT * FROM usage_by_hour"),
+    ]
+}
+
+#[test]
+fn hours_have_what_their_minutes_have_in_a_new_store_and_in_one_that_had_none() {
+    let directory = directory();
+    let mut store = Store::open(directory.path()).unwrap();
+    for (name, minutes) in [("a.journal", [0, 59, 60]), ("b.journal", [61, 119, 7_000_000])] {
+        let calls = minutes.map(|minute| {
+            let mut call = record(&hold(RecordId::new()));
+            call.at = Timestamp::from_second(minute * 60 + 30).unwrap();
+            a_record(&call)
+        });
+        write(directory.path(), name, &calls);
+        read(&mut store, directory.path());
+    }
+    let [minutes, hours] = by_hour(directory.path());
+    assert_eq!(minutes, hours);
+    assert_eq!(hours.iter().map(|row| (row[0], row[2])).collect::<Vec<_>>(), [(0, 2), (1, 3), (116_666, 1)]);
+
+    let forget = "DROP TABLE sums_by_hour; DROP TABLE usage_by_hour; PRAGMA user_version = 4";
+    store.connection.execute_batch(forget).unwrap();
+    drop(store);
+    assert!(StoreReader::open(directory.path()).is_err(), "the gateway has to have been here first");
+    drop(Store::open(directory.path()).unwrap());
+    assert_eq!(by_hour(directory.path()), [hours.clone(), hours]);
+}
