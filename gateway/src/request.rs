@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use http::{Request, Response};
 use hyper::body::{Body, Incoming};
-use jiff::Timestamp;
 use tollgate_policy::denial::Denial;
 
 use crate::attempt::Dispatch;
@@ -84,8 +83,7 @@ async fn forward(
     account.inspected(&body, &admission);
 
     faults.at(Stage::Permit);
-    // The body may have taken its time: prices and windows are those of now.
-    let now = Timestamp::now();
+    let now = body.judged_at(account.begun());
     let permit = admission.permit(body.facts(), now)?;
     let (call, body) = body.permitted(permit)?;
     account.permitted(&call);

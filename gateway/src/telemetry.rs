@@ -10,7 +10,6 @@ use std::str::FromStr;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use tracing::level_filters::LevelFilter;
@@ -190,7 +189,7 @@ impl Flush {
     fn access(&self, record: &Fields<'_>) {
         self.append(|Filling { lines, calendar }| {
             let mut json = Json::new(lines, calendar);
-            json.time("{\"timestamp\":", Timestamp::now());
+            json.time("{\"timestamp\":", record.ended());
             json.raw(",\"level\":\"INFO\",\"target\":\"tollgate::access\",\"record\":");
             record.write_access(&mut json);
             json.raw("}}\n");
@@ -222,7 +221,7 @@ impl AccessLog {
         match self.text {
             None => self.out.access(record),
             Some(colour) => {
-                let line = text::access(record, Timestamp::now(), colour);
+                let line = text::access(record, record.ended(), colour);
                 self.out.append(|filling| filling.lines.extend_from_slice(line.as_bytes()));
             }
         }
@@ -231,6 +230,7 @@ impl AccessLog {
 
 #[cfg(test)]
 mod tests {
+    use jiff::Timestamp;
     use tollgate_policy::price::NanoUsd;
     use tracing::Level;
 
@@ -238,15 +238,16 @@ mod tests {
     use crate::ledger::{Bounded, Record, RecordId};
 
     #[test]
-    fn an_access_line_says_when_it_was_written() {
+    fn an_access_line_says_when_its_call_was_over() {
         let out = Flush(Arc::default());
-        let before = Timestamp::now();
+        let before: Timestamp = "2026-07-01T12:00:00Z".parse().unwrap();
         let mut record = Record::new(RecordId::new(), before, Bounded::new("GET"));
+        record.duration = 1_500_000;
         out.access(&record.fields());
         let text = String::from_utf8(out.filling().lines.clone()).unwrap();
         let line: serde_json::Value = serde_json::from_str(text.trim_end()).unwrap();
         let at: Timestamp = line["timestamp"].as_str().unwrap().parse().unwrap();
-        assert!(at.as_millisecond() >= before.as_millisecond(), "{text}");
+        assert_eq!(at.as_millisecond() - before.as_millisecond(), 1_500, "{text}");
         assert_eq!((&line["level"], &line["record"]["id"]), (&"INFO".into(), &record.id.to_string().into()));
         record.units.input = 1;
         record.cost = Some(NanoUsd(u64::MAX));

@@ -47,8 +47,8 @@ def doors(upstream, host, key, ports):
 POOL = ("a", "b", "c", "d")
 
 
-def tollgate(bench, work, upstream, host, key, port, wait_for, program, name="tollgate", cases=(), scrub="all", keys=("openai",)):
-    """With several `keys` the credential is a pool of them."""
+def tollgate(bench, work, upstream, host, key, port, wait_for, program, name="tollgate", cases=(), scrub="all", keys=("openai",), redis=None):
+    """With several `keys` the credential is a pool of them; with `redis`, the port of one, limits are shared there."""
     home = work / name
     for folder in ("resources", "keys"):
         (home / folder).mkdir(parents=True)
@@ -73,6 +73,7 @@ admin: {{address: "127.0.0.1:0", tokenFile: admin.token}}
 egress: {{privateRanges: [127.0.0.0/8]}}
 ledger: {{sealKeyFile: seal.key}}
 cores: 1
+{f'limits: {{redis: {{addresses: ["127.0.0.1:{redis}"]}}}}' if redis else ""}
 """)
     allow = "allow: {methods: [POST], paths: [/v1/chat/completions], models: [gpt-5-mini]}"
     (home / "resources/bench.yaml").write_text(f"""

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::amount::{Amount, Amounts};
 use super::dimension::{Dimension, LinePart, Number, NumberPart, Numbers, Texts};
@@ -151,6 +151,12 @@ impl Fields<'_> {
 
     pub(crate) const fn number(&self, number: Number) -> Option<i64> {
         self.numbers[number as usize]
+    }
+
+    /// When the call was over.
+    pub(crate) fn ended(&self) -> Timestamp {
+        let took = SignedDuration::from_micros(self.number(Number::Duration).unwrap_or_default());
+        self.at.saturating_add(took).unwrap_or(self.at)
     }
 
     /// All that an access log says, without the end of the object. The journal's own names say no unit of money.

@@ -4,8 +4,8 @@ use std::cell::RefCell;
 use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::str::FromStr;
-use std::time::{SystemTime, UNIX_EPOCH};
 
+use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// 128 bits in the layout of UUID version 7 (RFC 9562, section 5.7): 48 bits of Unix milliseconds, 74 random ones. Written as 32
@@ -28,8 +28,12 @@ thread_local! {
 impl RecordId {
     /// A new id, of now.
     pub fn new() -> Self {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let millis = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+        Self::made_at(Timestamp::now())
+    }
+
+    /// A new id, of what begins at this moment.
+    pub(crate) fn made_at(now: Timestamp) -> Self {
+        let millis = u64::try_from(now.as_millisecond()).unwrap_or_default();
         let mut id = [0; 16];
         id[..6].copy_from_slice(&millis.to_be_bytes()[2..]);
         id[6..].copy_from_slice(&random());

@@ -111,7 +111,8 @@ impl Account {
     /// Opens the account when the head has been read.
     pub(crate) fn open(core: Arc<Core>, method: &Method, headers: &HeaderMap) -> Box<Self> {
         core.recorder.began();
-        let (id, at, method) = (RecordId::new(), Timestamp::now(), Bounded::new(method.as_str()));
+        let at = Timestamp::now();
+        let (id, method) = (RecordId::made_at(at), Bounded::new(method.as_str()));
         let mut account = boxed(|| Self {
             record: Record::new(id, at, method),
             core,

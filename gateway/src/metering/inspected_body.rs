@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use http::HeaderMap;
 use http_body::Body;
 use http_body_util::BodyExt;
@@ -42,6 +43,8 @@ const TURN: usize = 64 << 10;
 pub(crate) struct InspectedBody {
     content: BodyContent,
     read: ReadBody,
+    /// Whether it was waited for.
+    took_time: bool,
 }
 
 /// The body of a permitted call, without the edits that are made in it.
@@ -71,7 +74,7 @@ pub(crate) async fn read(
 ) -> Result<InspectedBody, Denial> {
     if let Some(endpoint) = admission.session() {
         let read = facts::of_session(endpoint, admission.http().and_then(HttpRequest::query))?;
-        return Ok(InspectedBody { content: BodyContent::Streaming(incoming), read });
+        return Ok(InspectedBody { content: BodyContent::Streaming(incoming), read, took_time: false });
     }
     let share = usize::try_from(usage.largest_body()).unwrap_or(usize::MAX);
     let limits = &core.shared.limits;
@@ -88,6 +91,7 @@ pub(crate) async fn read(
         return Ok(InspectedBody {
             content: BodyContent::Streaming(incoming),
             read: ReadBody::unread(facts),
+            took_time: false,
         });
     }
     if may_name {
@@ -99,7 +103,7 @@ pub(crate) async fn read(
         Most { bytes: limit, refusal: too_large }
     };
     let body = collect(incoming, most, usage, limits.least(), &core.timers).await?;
-    let (mut read, HeldBody { bytes, reservation }) = match endpoint {
+    let (mut read, HeldBody { bytes, reservation, took_time }) = match endpoint {
         Some(endpoint) => {
             let (read, body) = read_facts(endpoint, headers, body, usage).await?;
             if let Some(query) = admission.http().and_then(HttpRequest::query) {
@@ -110,7 +114,7 @@ pub(crate) async fn read(
         None => (ReadBody::unread(Facts { body_bytes: body.bytes.len() as u64, ..Facts::default() }), body),
     };
     read.facts.actions = named(if may_name { &bytes } else { &[] })?;
-    Ok(InspectedBody { content: BodyContent::Whole { bytes, reservation }, read })
+    Ok(InspectedBody { content: BodyContent::Whole { bytes, reservation }, read, took_time })
 }
 
 /// Whether a body is, or may be, so large that it is looked first whether it is worth reading.
@@ -122,6 +126,7 @@ pub(crate) fn is_large(incoming: &CallerBody) -> bool {
 struct HeldBody {
     bytes: Bytes,
     reservation: BufferReservation,
+    took_time: bool,
 }
 
 async fn read_facts(
@@ -164,17 +169,26 @@ async fn collect(
     let mut first = Bytes::new();
     let mut all: Option<GatheredBody> = None;
     let mut reservation = BufferReservation::of(announced);
-    let mut rate_clock = MinRateClock::new(least);
+    // A body that comes with its head is not waited for.
+    let mut rate_clock: Option<MinRateClock> = None;
     let mut of_turn = 0;
     while !incoming.is_end_stream() {
         let length = all.as_ref().map_or(first.len(), GatheredBody::len);
-        let frame = timers.until(rate_clock.due(), incoming.frame()).await.map_err(|_| too_slow())?;
+        let frame = match incoming.frame().now_or_never() {
+            Some(frame) => frame,
+            None => {
+                let due = rate_clock.get_or_insert_with(|| MinRateClock::new(least)).due();
+                timers.until(due, incoming.frame()).await.map_err(|_| too_slow())?
+            }
+        };
         let Some(frame) = frame else { break };
         let frame = frame
             .map_err(|_| Denial::new(Reason::BadRequest, "the request body broke off or is malformed"))?;
         let Ok(chunk) = frame.into_data() else { continue };
         let taken = chunk.len();
-        rate_clock.came(taken);
+        if let Some(rate_clock) = &mut rate_clock {
+            rate_clock.came(taken);
+        }
         if length + taken > most.bytes {
             return Err((most.refusal)());
         }
@@ -199,7 +213,8 @@ async fn collect(
             tokio::task::yield_now().await;
         }
     }
-    Ok(HeldBody { bytes: all.map_or(first, GatheredBody::freeze), reservation })
+    let took_time = rate_clock.is_some() || all.is_some();
+    Ok(HeldBody { bytes: all.map_or(first, GatheredBody::freeze), reservation, took_time })
 }
 
 fn no_room() -> Denial {
@@ -222,6 +237,11 @@ fn too_large() -> Denial {
 impl InspectedBody {
     pub(crate) const fn facts(&self) -> &Facts {
         &self.read.facts
+    }
+
+    /// The instant that prices and windows are judged at, of a call that began at this one: its body may have taken its time.
+    pub(crate) fn judged_at(&self, begun: Timestamp) -> Timestamp {
+        if self.took_time { Timestamp::now() } else { begun }
     }
 
     /// What is decided of the call, and the body that is sent for it.
