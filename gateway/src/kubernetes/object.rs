@@ -130,6 +130,7 @@ pub(super) struct ObjectSet {
     objects: BTreeMap<ObjectKey, Arc<ClusterObject>>,
     is_persisted: bool,
     lacks_destinations: bool,
+    is_unsettled: bool,
 }
 
 impl ObjectSet {
@@ -141,6 +142,15 @@ impl ObjectSet {
     /// The same, where a kind that stands for Destinations may not have been listed.
     pub(super) fn lacking_destinations(self, lacks_destinations: bool) -> Self {
         Self { lacks_destinations, ..self }
+    }
+
+    /// The same, where the API server does not know a kind, and may know it in a moment.
+    pub(super) fn unsettled(self, is_unsettled: bool) -> Self {
+        Self { is_unsettled, ..self }
+    }
+
+    pub(super) fn is_unsettled(&self) -> bool {
+        self.is_unsettled
     }
 
     /// The same, as it was read from the disk.

@@ -45,7 +45,10 @@ impl<'a> RouteFindings<'a> {
             let known = ResourceId::new(Some(&it.namespace.parse().ok()?), &it.name.parse().ok()?);
             Some((id(it), findings.held_hosts(&known).next()?))
         };
-        let hosts = made.destinations.iter().chain(&made.withheld).filter_map(host).collect();
+        let hosts = match findings.is_latest() {
+            true => made.destinations.iter().chain(&made.withheld).filter_map(host).collect(),
+            false => world.told_hosts(),
+        };
         Self { published, translation: translated(&world.compiled(refused, hosts)) }
     }
 

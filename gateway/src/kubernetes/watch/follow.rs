@@ -105,11 +105,11 @@ pub(super) async fn follow(
             Err(WatchEnd::Unheard) => return,
             Err(WatchEnd::Fault(fault)) => fault,
         };
-        if fault.code() == Some(410) {
+        // What was listed of a kind that is not known is forgotten after a while.
+        if matches!(fault.code(), Some(404 | 410)) {
             version = None;
         }
         if fault.code() == Some(404) && apis.len() > 1 {
-            version = None;
             at = (at + 1) % apis.len();
             // Only after the last of them is it known that the kind is not there.
             if at > 0 {
