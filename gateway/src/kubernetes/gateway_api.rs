@@ -29,7 +29,6 @@ use self::attach::Attached;
 use self::backend::{translate, withheld};
 pub(super) use self::condition::{refusal, stands};
 use self::written::{BackendSpec, GatewayClassSpec, GatewaySpec, RouteSpec};
-use super::claim;
 use super::client::own_namespace;
 use super::condition::Condition;
 use super::kind::{CONTROLLER, DIALECT, ObjectKind};
@@ -169,12 +168,6 @@ impl<'a> GatewayWorld<'a> {
     ) -> Self {
         (self.refused, self.held_hosts) = (refused, held_hosts);
         self
-    }
-
-    /// The hosts that XBackends hold, as the status that stands there says it.
-    pub(super) fn told_hosts(&self) -> BTreeMap<Id, String> {
-        let told = |it: &Written<_>| claim::held_hosts(ObjectKind::Backend, &it.status).into_iter().next();
-        self.backends.iter().filter_map(|it| Some((it.id(), told(it)?))).collect()
     }
 
     /// An object, with the status that stands there.

@@ -195,6 +195,20 @@ impl ObjectSet {
             })
     }
 
+    /// Whether the same objects may have hosts in both, and name the same.
+    pub(super) fn claims_like(&self, other: &Self) -> bool {
+        let (mut others, mut own) = (other.claims(), self.claims());
+        own.all(|one| {
+            let two = others.next();
+            two.is_some_and(|two| one.key == two.key && (Arc::ptr_eq(one, two) || one.compiles_like(two)))
+        }) && others.next().is_none()
+    }
+
+    /// What decides who holds a host.
+    fn claims(&self) -> impl Iterator<Item = &Arc<ClusterObject>> {
+        self.iter().filter(|object| object.key.kind.decides_of_hosts())
+    }
+
     /// What the namespaces have agreed to. What cannot be read agrees to nothing.
     pub(super) fn consents(&self) -> Consents {
         let mut consents = Consents { lacks_destinations: self.lacks_destinations, ..Consents::default() };
@@ -308,5 +322,23 @@ mod tests {
         assert!(set(&one).compiles_like(&set(&two)));
         assert!(!set(&one).compiles_like(&set(&three)));
         assert!(!set(&one).persisted().compiles_like(&set(&one)));
+    }
+
+    #[test]
+    fn who_holds_a_host_is_decided_by_what_may_have_some_and_by_nothing_else() {
+        let set = |objects: &[(ObjectKind, &str, i64)]| {
+            ObjectSet::new(objects.iter().map(|(kind, name, second)| object(*kind, name, *second)))
+        };
+        let one = set(&[(ObjectKind::Destination, "a", 1), (ObjectKind::Grant, "a", 1)]);
+        assert!(one.claims_like(&set(&[(ObjectKind::Destination, "a", 1)])));
+        assert!(
+            one.claims_like(&set(&[(ObjectKind::Destination, "a", 1), (ObjectKind::Credential, "b", 2)]))
+        );
+        for more in [ObjectKind::Destination, ObjectKind::Backend, ObjectKind::HttpRoute, ObjectKind::Gateway]
+        {
+            assert!(!one.claims_like(&set(&[(ObjectKind::Destination, "a", 1), (more, "b", 1)])), "{more:?}");
+        }
+        assert!(!one.claims_like(&set(&[(ObjectKind::Destination, "a", 2)])));
+        assert!(!one.claims_like(&set(&[(ObjectKind::Destination, "b", 1)])));
     }
 }

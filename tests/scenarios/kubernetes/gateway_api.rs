@@ -2,6 +2,8 @@
 
 mod ambient;
 mod example;
+mod forged;
+mod holds;
 mod lacking;
 mod namespaces;
 

@@ -8,7 +8,7 @@ use tollgate_tests::{Gateway, Sandbox, needs};
 use super::{EGRESS, OWN_KINDS, USER, World, answers, rights};
 
 /// All rights but to do one thing with one resource.
-fn without(verb: &str, resource: &str) -> Value {
+pub(super) fn without(verb: &str, resource: &str) -> Value {
     let words = |rule: &Value, field: &str| rule[field].as_array().unwrap().clone();
     let mut rules = Vec::new();
     for rule in rights().as_array().unwrap() {

@@ -49,7 +49,7 @@ pub(super) struct Findings<'a> {
     live: Live,
     /// Whether what changes without being compiled is to be told of, too.
     is_due: bool,
-    /// Whether what was compiled is what the API server says now: else who holds a host is not told anew.
+    /// Whether what was compiled is what the API server says now of hosts: else who holds one is not told anew.
     is_latest: bool,
 }
 
@@ -78,7 +78,7 @@ impl Live {
 impl<'a> Findings<'a> {
     pub(super) fn of(published: &'a Published, latest: &ObjectSet, shared: &Shared, is_due: bool) -> Self {
         let objects = &published.objects;
-        let is_latest = !objects.is_persisted() && !latest.is_unsettled() && objects.compiles_like(latest);
+        let is_latest = !objects.is_persisted() && !latest.is_unsettled() && objects.claims_like(latest);
         let (snapshot, policy) = (&published.snapshot, &published.snapshot.policy);
         let mut problems: HashMap<&str, Vec<&Problem>> = HashMap::new();
         for problem in &snapshot.refused {
