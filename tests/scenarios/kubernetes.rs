@@ -10,6 +10,7 @@ mod gateway_api;
 mod hosts;
 mod narrow;
 mod nested;
+mod others;
 mod rights;
 mod secrets;
 mod unwritten;
