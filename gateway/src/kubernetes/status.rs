@@ -46,6 +46,8 @@ const NOT_ACCEPTED: (&str, &str) = ("NotAccepted", "Compile");
 const THRESHOLD: (&str, &str) = ("ThresholdReached", "Count");
 /// Between two writes.
 const PACE: Duration = Duration::from_millis(20);
+/// How long other status is written before what was compiled since is looked at, which may be of hosts.
+const TURN: Duration = Duration::from_secs(2);
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// The most bytes of an Event's note (events.k8s.io/v1: 1 kB).
 const LONGEST_NOTE: usize = 1000;
@@ -71,6 +73,7 @@ pub(super) async fn keep(
         leads: leads.clone(),
         states,
         written: Standing::default(),
+        last: None,
         said: String::new(),
     };
     let mut refreshed: Option<Instant> = None;
@@ -91,8 +94,8 @@ pub(super) async fn keep(
             let changes = changes(&latest, &standing, (&findings, &routes));
             writer.written = standing;
             if *leads.borrow_and_update() {
-                writer.write(changes).await;
-                if is_due {
+                let is_whole = writer.write(changes, &published).await;
+                if is_due && is_whole {
                     refreshed = Some(Instant::now());
                 }
             }
@@ -186,6 +189,8 @@ struct StatusWriter {
     states: Arc<WatchStates>,
     /// The version of each object that was written to, and the status that it got. The watch may not have told of it yet.
     written: Standing,
+    /// The object whose status was the last to be written, of those that say nothing of hosts.
+    last: Option<ObjectKey>,
     said: String,
 }
 
@@ -201,13 +206,17 @@ impl StatusWriter {
     }
 
     /// Writes what differs: who holds a host before all else, because that decides, and then the refused, where people wait for it.
-    async fn write(&mut self, changes: Vec<StatusChange>) {
+    /// Whether that was all of it: what was compiled meanwhile may be of hosts, and is not let wait.
+    async fn write(
+        &mut self,
+        changes: Vec<StatusChange>,
+        published: &channel::Receiver<Option<Published>>,
+    ) -> bool {
         let (hosts, mut others): (Vec<_>, Vec<_>) = changes.into_iter().partition(StatusChange::is_of_hosts);
-        others.sort_by_key(|it| refusal(&it.status).is_none());
         let mut written = Vec::new();
         for change in hosts {
             if !*self.leads.borrow() {
-                return;
+                return false;
             }
             if self.put(&change).await {
                 written.push(change);
@@ -216,14 +225,21 @@ impl StatusWriter {
         for change in written {
             self.tell_of(&change).await;
         }
+        // Each has its turn, also where none is ever written whole.
+        let had_its_turn = |key: &ObjectKey| self.last.as_ref().is_some_and(|last| key <= last);
+        others.sort_by_key(|it| (refusal(&it.status).is_none(), had_its_turn(&it.object.key)));
+        let begun = Instant::now();
         for change in others {
-            if !*self.leads.borrow() {
-                return;
+            let is_late = begun.elapsed() >= TURN && published.has_changed().unwrap_or(false);
+            if is_late || !*self.leads.borrow() {
+                return false;
             }
             if self.put(&change).await {
                 self.tell_of(&change).await;
             }
+            self.last = Some(change.object.key.clone());
         }
+        true
     }
 
     /// Whether it was written.
