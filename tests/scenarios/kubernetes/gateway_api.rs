@@ -6,6 +6,7 @@ mod forged;
 mod holds;
 mod lacking;
 mod namespaces;
+mod narrow;
 
 use serde_json::{Value, json};
 use tollgate_tests::cluster::Cluster;
