@@ -59,6 +59,8 @@ pub(crate) struct Scrape<'a> {
     pub(crate) cluster: Option<(Vec<WatchStatus>, bool)>,
     /// When the API server last confirmed what serves, while that is what was persisted.
     pub(crate) persisted: Option<Timestamp>,
+    /// Objects that hold hosts which their status does not say, though there was time to write them.
+    pub(crate) unwritten_hosts: usize,
     pub(crate) version: &'a str,
 }
 
@@ -225,6 +227,7 @@ impl Scrape<'_> {
             let age = Timestamp::now().duration_since(confirmed).as_secs_f64();
             page.one(&families::PERSISTED_AGE, age.max(0.0));
         }
+        page.one(&families::HOSTS_UNWRITTEN, self.unwritten_hosts as f64);
         page.one(&families::LEADER, flag(*is_leader));
     }
 

@@ -219,3 +219,35 @@ fn merge<K: Clone + Eq + Hash, V: Default>(sum: &mut Map<K, V>, part: &Map<K, V>
         add(sum.entry(key.clone()).or_default(), value);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::{Bounded, RecordId};
+
+    #[test]
+    fn callers_without_number_share_one_series_for_each_reason_and_no_call_goes_uncounted() {
+        let stats = Stats::default();
+        let mut record = Record::new(RecordId::new(), Timestamp::now(), Bounded::new("GET"));
+        let mut call = |account: usize, reason: Option<Reason>| {
+            let caller = format!("spiffe://prod.acme/ns/shop/sa/web-{account}");
+            (record.caller, record.reason) = (Some(caller.parse().unwrap()), reason);
+            stats.call(&record, None, false);
+        };
+        (0..SERIES + 5).for_each(|account| call(account, None));
+        (SERIES..SERIES + 3).for_each(|account| call(account, Some(Reason::NoGrant)));
+        // One that is known keeps its own.
+        call(0, None);
+        let mut sums = Sums::default();
+        sums.add(&stats);
+        assert_eq!(sums.calls.len(), SERIES + 2);
+        let others = |reason| sums.calls[&Series { reason, ..Series::default() }].requests;
+        assert_eq!((others(None), others(Some(Reason::NoGrant))), (5, 3));
+        let first = Series {
+            caller: Some("spiffe://prod.acme/ns/shop/sa/web-0".parse().unwrap()),
+            code: record.status,
+            ..Series::default()
+        };
+        assert_eq!(sums.calls[&first].requests, 2);
+    }
+}

@@ -10,7 +10,7 @@ use tollgate_tests::gateway::binary;
 use tollgate_tests::{Sandbox, needs, python};
 
 /// A mistake, a part of what is said of it, and the object.
-const MISTAKES: [(&str, &str, &str); 12] = [
+const MISTAKES: [(&str, &str, &str); 17] = [
     ("spec.callers[0]", "exactly one of serviceAccount, spiffe and token is required", "Grant callers: [{}]"),
     (
         "spec.callers[0]",
@@ -32,6 +32,23 @@ const MISTAKES: [(&str, &str, &str); 12] = [
     ("spec.limits[0].spend", "should match", "Grant limits: [{spend: 5 EUR, per: day}]"),
     ("spec.limits[0].concurrency", "leave out per", "Grant limits: [{concurrency: 5, per: day}]"),
     ("spec.limits[0].per", "Unsupported value", "Grant limits: [{requests: 5, per: fortnight}]"),
+    (
+        "spec.limits[0].burst",
+        "only requests per second, minute",
+        "Grant limits: [{tokens: 5, per: day, burst: 2}]",
+    ),
+    (
+        "spec.limits[0].requests",
+        "are a rate and have no window",
+        "Grant limits: [{requests: 5, per: minute, window: rolling}]",
+    ),
+    (
+        "spec.limits[0].timezone",
+        "a rolling window knows no timezone",
+        "Grant limits: [{tokens: 5, per: day, window: rolling, timezone: Europe/Berlin}]",
+    ),
+    ("spec.allow.range", "is passed on as it is", "Grant allow: {range: true}"),
+    ("spec.allow.actions", "only where a credential signs for AWS", "Grant allow: {actions: [GetItem]}"),
     ("spec.limit", "unknown field", "Grant limit: [{requests: 5, per: day}]"),
     ("spec", "exactly one of", "SecretStore file: {root: /x}, env: {prefix: A_}"),
     ("spec.hosts", "uplicate", "Destination hosts: [a.example, a.example]"),

@@ -10,8 +10,10 @@ mod gateway_api;
 mod hosts;
 mod narrow;
 mod nested;
+mod others;
 mod rights;
 mod secrets;
+mod unwritten;
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -56,10 +58,7 @@ impl World {
         install_crds(&cluster).await;
         cluster.namespace(EGRESS, &json!({}), &[]).await;
         cluster.allow(USER, None, rules).await;
-        let lease = json!([{
-            "apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["get", "create", "update"],
-        }]);
-        cluster.allow(USER, Some(EGRESS), &lease).await;
+        cluster.allow(USER, Some(EGRESS), &lease_rights()).await;
         let upstream = Upstream::http(&plan.server, &["http/1.1"], respond).await;
         let mut settings = plan.complete(upstream.port());
         let objects = settings.resources.pop().expect("the fixture's resources").1;
@@ -149,6 +148,12 @@ fn rights() -> Value {
             "verbs": ["list", "watch"],
         },
     ])
+}
+
+/// Every right that the gateway needs in its own namespace.
+fn lease_rights() -> Value {
+    let (group, verbs) = ("coordination.k8s.io", ["get", "create", "update"]);
+    json!([{"apiGroups": [group], "resources": ["leases"], "verbs": verbs}])
 }
 
 async fn install_crds(cluster: &Cluster) {

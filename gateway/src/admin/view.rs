@@ -103,6 +103,7 @@ impl AdminViews {
             exported: self.exported.totals(),
             cluster: self.cluster.as_ref().map(|cluster| (cluster.status(), cluster.is_leader())),
             persisted: self.cluster.as_ref().and_then(|cluster| cluster.persisted()),
+            unwritten_hosts: self.cluster.as_ref().map_or(0, |cluster| cluster.unwritten_hosts()),
             version: env!("CARGO_PKG_VERSION"),
         }
     }
@@ -241,7 +242,10 @@ impl AdminViews {
         let persisted = cluster.persisted().map(|confirmed| {
             format!("persisted objects serve, which the API server last confirmed at {confirmed:.0}")
         });
-        persisted.into_iter().chain(failure).collect()
+        let unwritten = Some(cluster.unwritten_hosts()).filter(|count| *count > 0).map(|count| {
+            format!("{count} objects hold hosts that cannot be written into their status, so older ones that name these take them")
+        });
+        persisted.into_iter().chain(failure).chain(unwritten).collect()
     }
 
     /// When the certificates end that are in use.

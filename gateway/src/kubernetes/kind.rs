@@ -108,6 +108,11 @@ impl ObjectKind {
         matches!(self.declared().role, Role::Route)
     }
 
+    /// Whether objects of the kind have hosts, or decide whether others have theirs.
+    pub(super) const fn decides_of_hosts(self) -> bool {
+        !self.is_resource() || matches!(self, Self::Destination)
+    }
+
     /// Whether a cluster may lack the kind.
     pub(super) const fn is_optional(self) -> bool {
         self.declared().is_optional

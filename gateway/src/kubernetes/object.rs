@@ -130,6 +130,7 @@ pub(super) struct ObjectSet {
     objects: BTreeMap<ObjectKey, Arc<ClusterObject>>,
     is_persisted: bool,
     lacks_destinations: bool,
+    is_unsettled: bool,
 }
 
 impl ObjectSet {
@@ -141,6 +142,15 @@ impl ObjectSet {
     /// The same, where a kind that stands for Destinations may not have been listed.
     pub(super) fn lacking_destinations(self, lacks_destinations: bool) -> Self {
         Self { lacks_destinations, ..self }
+    }
+
+    /// The same, where the API server does not know a kind, and may know it in a moment.
+    pub(super) fn unsettled(self, is_unsettled: bool) -> Self {
+        Self { is_unsettled, ..self }
+    }
+
+    pub(super) fn is_unsettled(&self) -> bool {
+        self.is_unsettled
     }
 
     /// The same, as it was read from the disk.
@@ -183,6 +193,20 @@ impl ObjectSet {
             && self.objects.iter().zip(&other.objects).all(|((key, one), (other_key, two))| {
                 key == other_key && (Arc::ptr_eq(one, two) || one.compiles_like(two))
             })
+    }
+
+    /// Whether the same objects may have hosts in both, and name the same.
+    pub(super) fn claims_like(&self, other: &Self) -> bool {
+        let (mut others, mut own) = (other.claims(), self.claims());
+        own.all(|one| {
+            let two = others.next();
+            two.is_some_and(|two| one.key == two.key && (Arc::ptr_eq(one, two) || one.compiles_like(two)))
+        }) && others.next().is_none()
+    }
+
+    /// What decides who holds a host.
+    fn claims(&self) -> impl Iterator<Item = &Arc<ClusterObject>> {
+        self.iter().filter(|object| object.key.kind.decides_of_hosts())
     }
 
     /// What the namespaces have agreed to. What cannot be read agrees to nothing.
@@ -298,5 +322,23 @@ mod tests {
         assert!(set(&one).compiles_like(&set(&two)));
         assert!(!set(&one).compiles_like(&set(&three)));
         assert!(!set(&one).persisted().compiles_like(&set(&one)));
+    }
+
+    #[test]
+    fn who_holds_a_host_is_decided_by_what_may_have_some_and_by_nothing_else() {
+        let set = |objects: &[(ObjectKind, &str, i64)]| {
+            ObjectSet::new(objects.iter().map(|(kind, name, second)| object(*kind, name, *second)))
+        };
+        let one = set(&[(ObjectKind::Destination, "a", 1), (ObjectKind::Grant, "a", 1)]);
+        assert!(one.claims_like(&set(&[(ObjectKind::Destination, "a", 1)])));
+        assert!(
+            one.claims_like(&set(&[(ObjectKind::Destination, "a", 1), (ObjectKind::Credential, "b", 2)]))
+        );
+        for more in [ObjectKind::Destination, ObjectKind::Backend, ObjectKind::HttpRoute, ObjectKind::Gateway]
+        {
+            assert!(!one.claims_like(&set(&[(ObjectKind::Destination, "a", 1), (more, "b", 1)])), "{more:?}");
+        }
+        assert!(!one.claims_like(&set(&[(ObjectKind::Destination, "a", 2)])));
+        assert!(!one.claims_like(&set(&[(ObjectKind::Destination, "b", 1)])));
     }
 }

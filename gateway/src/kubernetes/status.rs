@@ -24,12 +24,13 @@ use self::finding::Findings;
 pub(crate) use self::member::StatusMember;
 use self::route::RouteFindings;
 use super::Published;
+use super::claim;
 use super::client::{Connection, chain};
 use super::condition::bounded;
 use super::gateway_api::{self, GatewayPlace};
 use super::kind::ObjectKind;
 use super::lease::Election;
-use super::object::{ClusterObject, ObjectSet};
+use super::object::{ClusterObject, ObjectKey, ObjectSet};
 use super::raw::RawObject;
 use super::watch::WatchStates;
 use crate::core::Shared;
@@ -45,6 +46,8 @@ const NOT_ACCEPTED: (&str, &str) = ("NotAccepted", "Compile");
 const THRESHOLD: (&str, &str) = ("ThresholdReached", "Count");
 /// Between two writes.
 const PACE: Duration = Duration::from_millis(20);
+/// How long other status is written before what was compiled since is looked at, which may be of hosts.
+const TURN: Duration = Duration::from_secs(2);
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// The most bytes of an Event's note (events.k8s.io/v1: 1 kB).
 const LONGEST_NOTE: usize = 1000;
@@ -70,6 +73,7 @@ pub(super) async fn keep(
         leads: leads.clone(),
         states,
         written: Standing::default(),
+        last: None,
         said: String::new(),
     };
     let mut refreshed: Option<Instant> = None;
@@ -79,14 +83,19 @@ pub(super) async fn keep(
         let compiled = published.borrow_and_update().clone();
         if let (Some(latest), Some(compiled)) = (latest, compiled) {
             let is_due = refreshed.is_none_or(|refreshed| refreshed.elapsed() >= REFRESH);
-            let findings = Findings::of(&compiled, &shared, is_due);
+            let findings = Findings::of(&compiled, &latest, &shared, is_due);
             let standing = writer.standing(&latest);
             let routes = RouteFindings::of(&compiled, &latest, &standing, place.as_deref(), &findings);
             let refused = findings.refused().into_iter().chain(routes.refused());
             writer.states.refused(refused.collect());
+            if findings.is_latest() {
+                writer.states.unwritten(unwritten(&latest, &standing, &findings));
+            }
+            let changes = changes(&latest, &standing, (&findings, &routes));
+            writer.written = standing;
             if *leads.borrow_and_update() {
-                writer.write(&latest, standing, (&findings, &routes)).await;
-                if is_due {
+                let is_whole = writer.write(changes, &published).await;
+                if is_due && is_whole {
                     refreshed = Some(Instant::now());
                 }
             }
@@ -124,6 +133,55 @@ impl Standing {
     }
 }
 
+/// A status that is to be written.
+struct StatusChange {
+    object: Arc<ClusterObject>,
+    current: Value,
+    status: Value,
+}
+
+impl StatusChange {
+    /// Whether it says anew which hosts the object holds.
+    fn is_of_hosts(&self) -> bool {
+        let hosts = |status: &Value| claim::held_hosts(self.object.key.kind, status);
+        hosts(&self.current) != hosts(&self.status)
+    }
+}
+
+/// The objects that hold hosts which the status that stands there does not say.
+fn unwritten<'a>(
+    objects: &'a ObjectSet,
+    standing: &'a Standing,
+    findings: &'a Findings<'_>,
+) -> impl Iterator<Item = ObjectKey> + 'a {
+    let is_unwritten = |object: &&Arc<ClusterObject>| {
+        let told = claim::held_hosts(object.key.kind, standing.of(object));
+        findings.hosts_of(&object.key, objects).iter().any(|host| !told.contains(host))
+    };
+    objects.iter().filter(is_unwritten).map(|object| object.key.clone())
+}
+
+/// What differs from what stands there.
+fn changes(
+    objects: &ObjectSet,
+    standing: &Standing,
+    (findings, routes): (&Findings<'_>, &RouteFindings<'_>),
+) -> Vec<StatusChange> {
+    let mut wanted = Vec::new();
+    for object in objects.iter() {
+        let current = standing.of(object);
+        let (status, is_same): (_, fn(&Value, &Value) -> bool) = match object.key.kind.is_route() {
+            true => (routes.status(object), gateway_api::stands),
+            // Of what was not compiled yet nothing is known.
+            false => (findings.status(object, current), finding::is_same),
+        };
+        if let Some(status) = status.filter(|status| !is_same(status, current)) {
+            wanted.push(StatusChange { object: Arc::clone(object), current: current.clone(), status });
+        }
+    }
+    wanted
+}
+
 struct StatusWriter {
     connection: Connection,
     replica: String,
@@ -131,6 +189,8 @@ struct StatusWriter {
     states: Arc<WatchStates>,
     /// The version of each object that was written to, and the status that it got. The watch may not have told of it yet.
     written: Standing,
+    /// The object whose status was the last to be written, of those that say nothing of hosts.
+    last: Option<ObjectKey>,
     said: String,
 }
 
@@ -145,50 +205,69 @@ impl StatusWriter {
         Standing(current.collect())
     }
 
-    /// Writes what differs, the refused first: there people wait for it.
+    /// Writes what differs: who holds a host before all else, because that decides, and then the refused, where people wait for it.
+    /// Whether that was all of it: what was compiled meanwhile may be of hosts, and is not let wait.
     async fn write(
         &mut self,
-        objects: &ObjectSet,
-        standing: Standing,
-        (findings, routes): (&Findings<'_>, &RouteFindings<'_>),
-    ) {
-        let mut wanted: Vec<(Arc<ClusterObject>, Value, Value)> = Vec::new();
-        for object in objects.iter() {
-            let current = standing.of(object);
-            let (status, is_same): (_, fn(&Value, &Value) -> bool) = match object.key.kind.is_route() {
-                true => (routes.status(object), gateway_api::stands),
-                // Of what was not compiled yet nothing is known.
-                false => (findings.status(object, current), finding::is_same),
-            };
-            if let Some(status) = status.filter(|status| !is_same(status, current)) {
-                wanted.push((Arc::clone(object), current.clone(), status));
+        changes: Vec<StatusChange>,
+        published: &channel::Receiver<Option<Published>>,
+    ) -> bool {
+        let (hosts, mut others): (Vec<_>, Vec<_>) = changes.into_iter().partition(StatusChange::is_of_hosts);
+        let mut written = Vec::new();
+        for change in hosts {
+            if !*self.leads.borrow() {
+                return false;
+            }
+            if self.put(&change).await {
+                written.push(change);
             }
         }
-        self.written = standing;
-        wanted.sort_by_key(|(_, _, status)| refusal(status).is_none());
-        for (object, current, status) in wanted {
-            if !*self.leads.borrow() {
-                return;
+        for change in written {
+            self.tell_of(&change).await;
+        }
+        // Each has its turn, also where none is ever written whole.
+        let had_its_turn = |key: &ObjectKey| self.last.as_ref().is_some_and(|last| key <= last);
+        others.sort_by_key(|it| (refusal(&it.status).is_none(), had_its_turn(&it.object.key)));
+        let begun = Instant::now();
+        for change in others {
+            let is_late = begun.elapsed() >= TURN && published.has_changed().unwrap_or(false);
+            if is_late || !*self.leads.borrow() {
+                return false;
             }
-            let refused = refusal(&status).filter(|why| refusal(&current) != Some(*why));
-            let told = self.patch(&object, &status).await;
-            match (told, refused) {
-                (Ok(()), Some(why)) if object.key.kind.is_namespaced() => {
-                    self.tell(&object, NOT_ACCEPTED, why).await;
-                }
-                (Ok(()), _) => {
-                    for reached in finding::thresholds(&status, &current) {
-                        self.tell(&object, THRESHOLD, &reached).await;
-                    }
-                }
-                (Err(error), _) => self.failed(&object, &error),
+            if self.put(&change).await {
+                self.tell_of(&change).await;
             }
-            tokio::time::sleep(PACE).await;
+            self.last = Some(change.object.key.clone());
+        }
+        true
+    }
+
+    /// Whether it was written.
+    async fn put(&mut self, change: &StatusChange) -> bool {
+        let written = self.patch(change).await;
+        tokio::time::sleep(PACE).await;
+        written.unwrap_or_else(|error| {
+            self.failed(&change.object, &error);
+            false
+        })
+    }
+
+    /// The Events of what was written.
+    async fn tell_of(&mut self, StatusChange { object, current, status }: &StatusChange) {
+        match refusal(status).filter(|why| refusal(current) != Some(*why)) {
+            Some(why) if object.key.kind.is_namespaced() => self.tell(object, NOT_ACCEPTED, why).await,
+            _ => {
+                for reached in finding::thresholds(status, current) {
+                    self.tell(object, THRESHOLD, &reached).await;
+                }
+            }
         }
     }
 
-    /// Server-side apply: fields of others stay.
-    async fn patch(&mut self, object: &ClusterObject, status: &Value) -> Result<(), String> {
+    /// Server-side apply: fields of others stay. Whether the object was there, in the version that the status was made of where that
+    /// counts.
+    async fn patch(&mut self, change: &StatusChange) -> Result<bool, String> {
+        let StatusChange { object, status, .. } = change;
         let key = &object.key;
         let client = self.connection.client.clone();
         // Not one of the same name that came since.
@@ -200,8 +279,9 @@ impl StatusWriter {
             }
             false => Api::all_with(client, &key.kind.api()),
         };
-        if key.kind.is_route() {
-            // Other controllers have entries in the same list, which is written whole: not over what they have said since.
+        // Other controllers have entries in the same list, which is written whole: not over what they have said since. And who holds a host
+        // is said of what the object names now.
+        if key.kind.is_route() || change.is_of_hosts() {
             metadata["resourceVersion"] = object.version.as_str().into();
         }
         let body = json!({
@@ -215,10 +295,10 @@ impl StatusWriter {
             Ok(Ok(_)) => {
                 self.written.0.insert(object.uid.clone(), (object.version.clone(), status.clone()));
                 self.said.clear();
-                Ok(())
+                Ok(true)
             }
             // It is gone, or another one has its name: the watch tells of it.
-            Ok(Err(kube::Error::Api(status))) if matches!(status.code, 404 | 409) => Ok(()),
+            Ok(Err(kube::Error::Api(status))) if matches!(status.code, 404 | 409) => Ok(false),
             Ok(Err(error)) => Err(chain(&error)),
             Err(_) => Err("the API server does not answer".to_owned()),
         }

@@ -24,6 +24,10 @@ use super::raw::RawObject;
 
 /// From the first change to what is made of all that came meanwhile.
 const DEBOUNCE: Duration = Duration::from_millis(50);
+/// How long a kind is missing before its objects are forgotten: an API server that starts does not know all kinds at once.
+const FORGET_AFTER: Duration = Duration::from_secs(120);
+/// By when the hosts that objects hold are in their status, where somebody writes it.
+const WRITTEN_WITHIN: Duration = Duration::from_secs(60);
 /// Changes that wait to be taken.
 const QUEUE: usize = 1024;
 
@@ -76,8 +80,31 @@ struct Listed {
     /// A list that is not whole yet.
     incoming: BTreeMap<ObjectKey, Arc<ClusterObject>>,
     is_whole: bool,
-    /// Whether nothing was ever listed, because the API server does not know the kind.
+    /// Whether there is nothing, because the API server does not know the kind.
     is_lacking: bool,
+    /// Since when the API server says so, each time it is asked.
+    missing_since: Option<Instant>,
+    /// Whether that is so long ago that its objects were forgotten.
+    is_forgotten: bool,
+}
+
+impl Listed {
+    /// The API server does not know the kind; whether that changes what there is. Every replica comes to the same, whatever it listed
+    /// before, because it forgets that.
+    fn miss(&mut self) -> bool {
+        let since = *self.missing_since.get_or_insert_with(Instant::now);
+        let is_first = !std::mem::replace(&mut self.is_whole, true);
+        let forgets = since.elapsed() >= FORGET_AFTER && !std::mem::replace(&mut self.is_forgotten, true);
+        if forgets {
+            self.current.clear();
+        }
+        self.is_lacking |= is_first || forgets;
+        is_first || forgets
+    }
+
+    fn is_unsettled(&self) -> bool {
+        self.missing_since.is_some() && !self.is_forgotten
+    }
 }
 
 struct Collector {
@@ -120,7 +147,11 @@ impl Collector {
     fn listed(&self) -> ObjectSet {
         let all = self.scopes.values().flat_map(|listed| listed.current.values().cloned());
         let mut backends = self.scopes.iter().filter(|(scope, _)| scope.kind == ObjectKind::Backend);
-        ObjectSet::new(all).lacking_destinations(backends.any(|(_, listed)| listed.is_lacking))
+        // What namespaces agree to decides of Gateways, too, and of nothing else that has a host.
+        let routes = self.scopes.keys().any(|scope| scope.kind.is_route());
+        ObjectSet::new(all)
+            .lacking_destinations(backends.any(|(_, listed)| listed.is_lacking))
+            .unsettled(routes && self.scopes.values().any(Listed::is_unsettled))
     }
 
     /// Takes what a watch says; whether objects may have changed.
@@ -134,10 +165,7 @@ impl Collector {
             }
             Err(fault) if scope.kind.is_optional() && fault.code() == Some(404) => {
                 self.states.lacks(scope);
-                // What was there before may come back: an API server that starts does not know all kinds at once.
-                let is_first = !std::mem::replace(&mut listed.is_whole, true);
-                listed.is_lacking |= is_first;
-                return is_first;
+                return listed.miss();
             }
             Err(fault) => {
                 self.states.failed(scope, &fault);
@@ -168,8 +196,10 @@ impl Collector {
             Event::Delete(object) => ClusterObject::of(scope.kind, object)
                 .is_some_and(|object| listed.current.remove(&object.key).is_some()),
         };
+        let was_unsettled = listed.is_unsettled();
+        (listed.missing_since, listed.is_forgotten) = (None, false);
         self.states.works(scope);
-        changed
+        changed || was_unsettled
     }
 }
 
@@ -184,6 +214,8 @@ struct WatchTable {
     persisted: Option<Timestamp>,
     is_leader: bool,
     refused: BTreeMap<ObjectKind, usize>,
+    /// Since when each object holds hosts that its status does not say.
+    unwritten: BTreeMap<ObjectKey, Instant>,
 }
 
 #[derive(Debug, Default)]
@@ -295,6 +327,20 @@ impl WatchStates {
     /// Whether this gateway is the one that writes status.
     pub(crate) fn is_leader(&self) -> bool {
         self.lock().is_leader
+    }
+
+    /// These objects hold hosts that their status does not say, and no others do.
+    pub(super) fn unwritten(&self, objects: impl IntoIterator<Item = ObjectKey>) {
+        let mut inner = self.lock();
+        let (before, now) = (std::mem::take(&mut inner.unwritten), Instant::now());
+        let since = |key: ObjectKey| (before.get(&key).copied().unwrap_or(now), key);
+        inner.unwritten = objects.into_iter().map(since).map(|(since, key)| (key, since)).collect();
+    }
+
+    /// How many objects hold hosts that their status does not say, though there was time to write them: until then another object may
+    /// take these hosts.
+    pub(crate) fn unwritten_hosts(&self) -> usize {
+        self.lock().unwritten.values().filter(|since| since.elapsed() >= WRITTEN_WITHIN).count()
     }
 
     pub(super) fn refused(&self, refused: BTreeMap<ObjectKind, usize>) {

@@ -152,6 +152,8 @@ families! {
     OBJECTS_REFUSED: GAUGE "tollgate_kubernetes_objects_refused" ["resource"];
     /// While persisted objects serve: since the API server last confirmed them.
     PERSISTED_AGE: GAUGE "tollgate_kubernetes_persisted_age_seconds" [];
+    /// Objects that hold hosts which no status has said for a minute or more, so that others may take these.
+    HOSTS_UNWRITTEN: GAUGE "tollgate_kubernetes_hosts_unwritten" [];
     /// 1 in the replica that writes status.
     LEADER: GAUGE "tollgate_kubernetes_leader" [];
     /// Calls, log lines and metric points for the collector.

@@ -2,8 +2,11 @@
 
 mod ambient;
 mod example;
+mod forged;
+mod holds;
 mod lacking;
 mod namespaces;
+mod narrow;
 
 use serde_json::{Value, json};
 use tollgate_tests::cluster::Cluster;

@@ -9,20 +9,23 @@ use tollgate_tests::{Gateway, Sandbox, needs};
 
 use super::{APP, EGRESS, USER, World, answers, condition, path, rights};
 
+/// Who the gateway is that the chart installs in the namespace `tollgate`.
+pub(super) const ACCOUNT: &str = "system:serviceaccount:tollgate:tollgate";
+
 /// A Destination of a namespace, where connecting takes so many seconds at the most.
-fn destination(namespace: &str, hosts: &[&str], seconds: u32) -> String {
+pub(super) fn destination(namespace: &str, hosts: &[&str], seconds: u32) -> String {
     let spec = json!({"hosts": hosts, "dialect": "http", "timeouts": {"connect": format!("{seconds}s")}});
     let metadata = json!({"namespace": namespace, "name": "saas"});
     json!({"apiVersion": "tollgate.dev/v1alpha1", "kind": "Destination", "metadata": metadata, "spec": spec})
         .to_string()
 }
 
-fn of(namespace: &str) -> String {
+pub(super) fn of(namespace: &str) -> String {
     path("destinations", "saas").replace(EGRESS, namespace)
 }
 
 /// Waits until the status of what a namespace has says so, of what is there now.
-async fn accepted(world: &World, namespace: &str, status: &str) -> Value {
+pub(super) async fn accepted(world: &World, namespace: &str, status: &str) -> Value {
     let wanted = |object: &Value| {
         let accepted = condition(object, "Accepted");
         accepted["status"] == status && accepted["observedGeneration"] == object["metadata"]["generation"]
@@ -44,7 +47,7 @@ async fn two_apps(world: &World) {
     world.cluster.until(&of("web"), has).await;
 }
 
-fn leads(gateway: &Gateway) -> bool {
+pub(super) fn leads(gateway: &Gateway) -> bool {
     gateway.metrics().sum("tollgate_kubernetes_leader", &[]) == 1.0
 }
 
@@ -145,7 +148,7 @@ async fn whoever_may_write_a_destination_does_not_write_what_its_status_says_tha
     // A role that gives rights on all of it gives those on status, too: then the policy of the chart refuses what is said of hosts.
     let all = json!([{"apiGroups": ["tollgate.dev"], "resources": ["*"], "verbs": ["*"]}]);
     world.cluster.allow(APP, Some("shop"), &all).await;
-    world.cluster.apply(&policy()).await;
+    world.cluster.apply(&policy(USER)).await;
     let patch = |body: Value| {
         let (cluster, app, status) = (&world.cluster, &app, &status);
         async move { cluster.call_with(app, Verb::Merge, status, &body).await }
@@ -171,12 +174,14 @@ async fn whoever_may_write_a_destination_does_not_write_what_its_status_says_tha
 }
 
 /// What the chart keeps others by from writing which hosts an object holds, where the gateway is this user.
-fn policy() -> String {
+pub(super) fn policy(user: &str) -> String {
     let golden = include_str!("../../chart/golden/default.yaml");
     let is_of = |text: &&str| text.contains("kind: ValidatingAdmissionPolicy");
     let documents: Vec<&str> = golden.split("---\n").filter(is_of).collect();
     assert_eq!(documents.len(), 2, "a policy and its binding");
-    documents.join("---\n").replace("system:serviceaccount:tollgate:tollgate", USER)
+    let policy = documents.join("---\n");
+    assert!(policy.contains(ACCOUNT), "{policy}");
+    policy.replace(ACCOUNT, user)
 }
 
 #[tokio::test(flavor = "multi_thread")]

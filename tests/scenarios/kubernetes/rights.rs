@@ -8,10 +8,15 @@ use tollgate_tests::{Gateway, Sandbox, needs};
 use super::{EGRESS, OWN_KINDS, USER, World, answers, rights};
 
 /// All rights but to do one thing with one resource.
-fn without(verb: &str, resource: &str) -> Value {
+pub(super) fn without(verb: &str, resource: &str) -> Value {
+    less(&rights(), verb, resource)
+}
+
+/// These rights but to do one thing with one resource.
+pub(super) fn less(all: &Value, verb: &str, resource: &str) -> Value {
     let words = |rule: &Value, field: &str| rule[field].as_array().unwrap().clone();
     let mut rules = Vec::new();
-    for rule in rights().as_array().unwrap() {
+    for rule in all.as_array().unwrap() {
         for one in words(rule, "resources") {
             let verbs = words(rule, "verbs").into_iter().filter(|it| !(one == resource && it == verb));
             let verbs: Vec<Value> = verbs.collect();
@@ -23,7 +28,7 @@ fn without(verb: &str, resource: &str) -> Value {
 }
 
 /// Whether a line of the log has this error.
-fn has_error(gateway: &Gateway, error: &str) -> bool {
+pub(super) fn has_error(gateway: &Gateway, error: &str) -> bool {
     let says = |line: &Value| field(line, "error").as_str().is_some_and(|it| it.contains(error));
     gateway.log().iter().any(says)
 }

@@ -42,6 +42,10 @@ pub enum Fault {
     Hang,
     /// What is read breaks off in the middle of its first line.
     Cut,
+    /// What has this in its path is not known, as a kind that has no definition.
+    Unknown(&'static str),
+    /// Watches with this in their path are not answered.
+    Mute(&'static str),
 }
 
 /// The server; it ends when it is dropped.
@@ -129,6 +133,12 @@ fn refused(code: u16, retry_after: Option<u64>) -> Response<Body> {
     response.body(text).expect("a response")
 }
 
+/// Nothing, until it is to fail otherwise.
+async fn silence(mut told: watch::Receiver<Fault>) -> Response<Body> {
+    let _ = told.changed().await;
+    refused(503, None)
+}
+
 fn full_body(text: String) -> Body {
     Either::Left(Full::new(text.into()))
 }
@@ -142,8 +152,9 @@ async fn answer(
     let target = request.uri().to_string();
     let is_watch = target.contains("watch=true");
     let is_list = !is_watch && target.contains("limit=");
-    upstream.asked.lock().expect("asked").push((target, Instant::now()));
+    upstream.asked.lock().expect("asked").push((target.clone(), Instant::now()));
     Ok(match fault {
+        Fault::Unknown(part) if target.contains(part) => refused(404, None),
         Fault::Status(code, retry_after) => refused(code, retry_after),
         Fault::GoneList if is_list => refused(410, None),
         Fault::GoneWatch if is_watch => refused(410, None),
@@ -151,10 +162,8 @@ async fn answer(
             let status = status(410, "too old resource version");
             Response::new(full_body(format!("{{\"type\":\"ERROR\",\"object\":{status}}}\n")))
         }
-        Fault::Hang => {
-            let _ = told.changed().await;
-            refused(503, None)
-        }
+        Fault::Hang => silence(told).await,
+        Fault::Mute(part) if is_watch && target.contains(part) => silence(told).await,
         _ => {
             let is_cut = fault == Fault::Cut && *request.method() == Method::GET;
             match upstream.pass(request, told, is_cut).await {

@@ -16,7 +16,7 @@ use tollgate_secrets::{CredentialStatus, Health};
 use super::super::Published;
 use super::super::condition::{Condition, bounded, condition};
 use super::super::kind::ObjectKind;
-use super::super::object::{ClusterObject, ObjectKey};
+use super::super::object::{ClusterObject, ObjectKey, ObjectSet};
 use super::{Refused, StatusMember};
 use crate::budgets;
 use crate::core::Shared;
@@ -49,6 +49,8 @@ pub(super) struct Findings<'a> {
     live: Live,
     /// Whether what changes without being compiled is to be told of, too.
     is_due: bool,
+    /// Whether what was compiled is what the API server says now of hosts: else who holds one is not told anew.
+    is_latest: bool,
 }
 
 /// What changes while nothing is compiled.
@@ -74,7 +76,9 @@ impl Live {
 }
 
 impl<'a> Findings<'a> {
-    pub(super) fn of(published: &'a Published, shared: &Shared, is_due: bool) -> Self {
+    pub(super) fn of(published: &'a Published, latest: &ObjectSet, shared: &Shared, is_due: bool) -> Self {
+        let objects = &published.objects;
+        let is_latest = !objects.is_persisted() && !latest.is_unsettled() && objects.claims_like(latest);
         let (snapshot, policy) = (&published.snapshot, &published.snapshot.policy);
         let mut problems: HashMap<&str, Vec<&Problem>> = HashMap::new();
         for problem in &snapshot.refused {
@@ -92,7 +96,7 @@ impl<'a> Findings<'a> {
         let grants: HashMap<_, _> = policy.grants().map(|grant| (&grant.name, grant)).collect();
         let whole = policy.grants().filter(|grant| !grant.is_broken);
         in_force.extend(whole.map(|it| label(ObjectKind::Grant, &it.name)));
-        Self { published, problems, in_force, grants, live: Live::of(shared), is_due }
+        Self { published, problems, in_force, grants, live: Live::of(shared), is_due, is_latest }
     }
 
     /// How many objects of each kind have problems.
@@ -260,6 +264,7 @@ impl<'a> Findings<'a> {
                 vec![self.live.limits(limits, thresholds)]
             }
             ObjectKind::Budget => vec![kept(StatusMember::Limits)],
+            ObjectKind::Destination if !self.is_latest => vec![kept(StatusMember::Hosts)],
             ObjectKind::Destination => {
                 let hosts: Vec<String> = self.held_hosts(&id).collect();
                 let said = if hosts.is_empty() { Value::Null } else { hosts.into() };
@@ -268,6 +273,23 @@ impl<'a> Findings<'a> {
             ObjectKind::Credential if is_due => self.live.credential(&id, current),
             ObjectKind::Grant => vec![kept(StatusMember::Limits), self.hash(&id)],
             ObjectKind::Credential => vec![kept(StatusMember::Health), kept(StatusMember::NextRefresh)],
+            _ => Vec::new(),
+        }
+    }
+
+    pub(super) fn is_latest(&self) -> bool {
+        self.is_latest
+    }
+
+    /// The hosts that an object holds, itself or as the Destination of its name.
+    pub(super) fn hosts_of(&self, key: &ObjectKey, objects: &ObjectSet) -> Vec<String> {
+        let is_other = || {
+            let destination = ObjectKey { kind: ObjectKind::Destination, ..key.clone() };
+            objects.get(&destination).is_some()
+        };
+        match (key.kind, key.id()) {
+            (ObjectKind::Destination, Some(id)) => self.held_hosts(&id).collect(),
+            (ObjectKind::Backend, Some(id)) if !is_other() => self.held_hosts(&id).collect(),
             _ => Vec::new(),
         }
     }

@@ -10,6 +10,7 @@ use super::super::Published;
 use super::super::gateway_api::{
     GatewayPlace, GatewayWorld, TranslatedDestination, Translation, refusal, translated,
 };
+use super::super::kind::ObjectKind;
 use super::super::object::{ClusterObject, ObjectSet};
 use super::finding::Findings;
 use super::{Refused, Standing};
@@ -18,6 +19,8 @@ use super::{Refused, Standing};
 pub(super) struct RouteFindings<'a> {
     published: &'a Published,
     translation: Translation,
+    /// As of the findings.
+    is_latest: bool,
 }
 
 impl<'a> RouteFindings<'a> {
@@ -29,7 +32,9 @@ impl<'a> RouteFindings<'a> {
         place: Option<&GatewayPlace>,
         findings: &Findings<'_>,
     ) -> Self {
-        let Some(place) = place else { return Self { published, translation: Translation::default() } };
+        let Some(place) = place else {
+            return Self { published, translation: Translation::default(), is_latest: false };
+        };
         let consents = published.objects.consents();
         let mut world = GatewayWorld::new(place, &consents);
         for object in published.objects.iter() {
@@ -46,7 +51,8 @@ impl<'a> RouteFindings<'a> {
             Some((id(it), findings.held_hosts(&known).next()?))
         };
         let hosts = made.destinations.iter().chain(&made.withheld).filter_map(host).collect();
-        Self { published, translation: translated(&world.compiled(refused, hosts)) }
+        let translation = translated(&world.compiled(refused, hosts));
+        Self { published, translation, is_latest: findings.is_latest() }
     }
 
     /// How many objects of each kind are refused.
@@ -58,9 +64,11 @@ impl<'a> RouteFindings<'a> {
         counts
     }
 
-    /// The status of an object, where what was translated is what it says now; `None`: it is not ours.
+    /// The status of an object, where what was translated is what it says now; `None`: it is not ours. Of an XBackend it says who holds a
+    /// host.
     pub(super) fn status(&self, object: &ClusterObject) -> Option<Value> {
         let is_current = self.published.objects.has(object);
-        self.translation.statuses.get(&object.key).filter(|_| is_current).cloned()
+        let is_known = is_current && (self.is_latest || object.key.kind != ObjectKind::Backend);
+        self.translation.statuses.get(&object.key).filter(|_| is_known).cloned()
     }
 }

@@ -105,11 +105,11 @@ pub(super) async fn follow(
             Err(WatchEnd::Unheard) => return,
             Err(WatchEnd::Fault(fault)) => fault,
         };
-        if fault.code() == Some(410) {
+        // What was listed of a kind that is not known is forgotten after a while.
+        if matches!(fault.code(), Some(404 | 410)) {
             version = None;
         }
         if fault.code() == Some(404) && apis.len() > 1 {
-            version = None;
             at = (at + 1) % apis.len();
             // Only after the last of them is it known that the kind is not there.
             if at > 0 {
@@ -213,7 +213,56 @@ impl Pause {
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+    use std::sync::{Arc, Mutex};
+
+    use bytes::Bytes;
+    use http::{Request, Response};
+    use http_body_util::Full;
+    use kube::client::Body;
+    use serde_json::{Value, json};
+
     use super::*;
+    use crate::kubernetes::kind::ObjectKind;
+
+    /// Grants of an API server that answers so to the path and query of each request; what it was asked.
+    fn grants(answer: fn(&str) -> Value) -> (Api<RawObject>, Arc<Mutex<Vec<String>>>) {
+        let asked: Arc<Mutex<Vec<String>>> = Arc::default();
+        let seen = Arc::clone(&asked);
+        let service = tower::service_fn(move |request: Request<Body>| {
+            let target = request.uri().to_string();
+            let body = Full::new(Bytes::from(format!("{}\n", answer(&target))));
+            seen.lock().unwrap().push(target);
+            std::future::ready(Ok::<_, Infallible>(Response::new(body)))
+        });
+        (Api::all_with(kube::Client::new(service, "egress"), &ObjectKind::Grant.api()), asked)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_bookmark_moves_a_watch_on_and_nothing_is_listed_again() {
+        let (api, asked) = grants(|target| match target.contains("watch=true") {
+            false => json!({
+                "apiVersion": "tollgate.dev/v1alpha1", "kind": "GrantList",
+                "metadata": {"resourceVersion": "10"}, "items": [],
+            }),
+            true => json!({"type": "BOOKMARK", "object": {
+                "apiVersion": "tollgate.dev/v1alpha1", "kind": "Grant", "metadata": {"resourceVersion": "50"},
+            }}),
+        });
+        let (updates, mut told) = mpsc::channel(64);
+        let scope = Scope { kind: ObjectKind::Grant, namespace: None };
+        let follower = tokio::spawn(follow(vec![api], scope, updates, RetryAfter::default()));
+        // A watch that ends at once is a fault, after which it goes on from where it was.
+        let mut faults = 0;
+        while faults < 2 {
+            faults += usize::from(told.recv().await.expect("an update").1.is_err());
+        }
+        follower.abort();
+        let asked = asked.lock().unwrap().clone();
+        assert!(asked[1].contains("allowWatchBookmarks=true") && asked[1].contains("resourceVersion=10"));
+        assert!(asked[2].contains("resourceVersion=50"), "{asked:?}");
+        assert_eq!(asked.iter().filter(|target| !target.contains("watch=true")).count(), 1, "{asked:?}");
+    }
 
     #[tokio::test(start_paused = true)]
     async fn pauses_grow_with_faults_and_begin_anew_after_a_calm() {

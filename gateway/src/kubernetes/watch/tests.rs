@@ -108,3 +108,71 @@ fn a_cluster_without_reference_grants_has_none_and_one_that_forgets_them_for_a_m
     assert!(!collector.take(&scope(ObjectKind::Grant), Err(refused(404, "page not found"))));
     assert!(collector.states.failure().is_some());
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_a_kind_had_is_forgotten_once_it_is_missing_for_minutes_whatever_was_listed_before() {
+    let backends = scope(ObjectKind::Backend);
+    let miss = |collector: &mut Collector| collector.take(&backends, Err(refused(404, "page not found")));
+    let mut old = collector(&[ObjectKind::Backend]);
+    old.take(&backends, Ok(Some(Event::InitApply(object("a", "x")))));
+    assert!(old.take(&backends, Ok(Some(Event::InitDone))));
+    let mut new = collector(&[ObjectKind::Backend]);
+    assert!(!miss(&mut old) && miss(&mut new));
+    // It may be there again in a moment: nothing is made of what is not there.
+    for collector in [&old, &new] {
+        assert!(collector.listed().is_unsettled());
+    }
+    assert_eq!(names(&old, ObjectKind::Backend), ["a"]);
+    tokio::time::advance(FORGET_AFTER / 2).await;
+    assert!(!miss(&mut old) && !miss(&mut new));
+    tokio::time::advance(FORGET_AFTER / 2).await;
+    for collector in [&mut old, &mut new] {
+        assert!(miss(collector) && !miss(collector));
+        let listed = collector.listed();
+        assert!(names(collector, ObjectKind::Backend).is_empty());
+        assert!(listed.lacks_destinations() && !listed.is_unsettled());
+    }
+    // It comes back, and is missed from then on.
+    old.take(&backends, Ok(Some(Event::Init)));
+    old.take(&backends, Ok(Some(Event::InitApply(object("a", "x")))));
+    assert!(old.take(&backends, Ok(Some(Event::InitDone))));
+    assert!(!old.listed().lacks_destinations() && !old.listed().is_unsettled());
+    assert!(!miss(&mut old));
+    assert_eq!(names(&old, ObjectKind::Backend), ["a"]);
+    // One that says nothing new settles what was in doubt.
+    assert!(old.listed().is_unsettled());
+    old.take(&backends, Ok(Some(Event::InitApply(object("a", "x")))));
+    assert!(old.take(&backends, Ok(Some(Event::InitDone))));
+    assert!(!old.listed().is_unsettled());
+}
+
+#[tokio::test(start_paused = true)]
+async fn hosts_that_no_status_says_are_told_of_once_there_was_time_to_write_them() {
+    let states = WatchStates::default();
+    let key = |name: &str| ObjectKey {
+        kind: ObjectKind::Destination,
+        namespace: "shop".to_owned(),
+        name: name.to_owned(),
+    };
+    states.unwritten([key("a"), key("b")]);
+    assert_eq!(states.unwritten_hosts(), 0);
+    tokio::time::advance(WRITTEN_WITHIN).await;
+    assert_eq!(states.unwritten_hosts(), 2);
+    // Each has its own time.
+    states.unwritten([key("b"), key("c")]);
+    assert_eq!(states.unwritten_hosts(), 1);
+    states.unwritten([]);
+    states.unwritten([key("b")]);
+    assert_eq!(states.unwritten_hosts(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_kind_that_leads_to_no_destination_leaves_who_holds_a_host_in_no_doubt() {
+    let consents = scope(ObjectKind::ReferenceGrant);
+    let miss = |collector: &mut Collector| collector.take(&consents, Err(refused(404, "page not found")));
+    let mut without = collector(&[ObjectKind::Destination, ObjectKind::ReferenceGrant]);
+    assert!(miss(&mut without) && !without.listed().is_unsettled());
+    // Gateways refer by them.
+    let mut with = collector(&[ObjectKind::Gateway, ObjectKind::ReferenceGrant]);
+    assert!(miss(&mut with) && with.listed().is_unsettled());
+}

@@ -87,6 +87,6 @@ async fn an_older_backend_that_names_a_host_later_takes_it_from_nobody() {
 }
 
 /// A backend `saas` of a namespace, and the route that leads to it.
-fn routed_to(namespace: &str, host: &str, port: u16) -> String {
+pub(super) fn routed_to(namespace: &str, host: &str, port: u16) -> String {
     backend("1.7", (namespace, "saas"), host, port) + &route((namespace, "saas"), host)
 }

@@ -1,3 +1,6 @@
+use jiff::tz::TimeZone;
+use tollgate_policy::limit::{LimitKey, OnExhausted, Owner, Per, StoreFailure, Window};
+
 use super::*;
 
 fn standing(kind: &str, status: &str, since: &str) -> Value {
@@ -51,4 +54,52 @@ fn problems_of_references_are_told_apart_by_the_field() {
     for path in ["spec.hosts[0]", "spec.callers", "", "spec.destination.x"] {
         assert!(!is_of_reference(path), "{path}");
     }
+}
+
+#[test]
+fn a_limit_says_what_is_spent_held_and_left_and_of_counts_of_their_own_the_sum_and_the_least_left() {
+    let owner = Owner::Grant("shop/web".parse().unwrap());
+    let limit = Limit {
+        id: "shop/web/spend".into(),
+        owner: owner.clone(),
+        unit: Unit::Spend,
+        amount: 10_000_000_000,
+        kind: LimitKind::Counted(Window::Calendar { per: Per::Day, timezone: TimeZone::UTC }),
+        key: LimitKey::Caller,
+        on_exhausted: OnExhausted::Deny,
+        raises: Arc::default(),
+        store_failure: StoreFailure::Deny,
+    };
+    let line = |key: &str, spent: u64, held: u64| LimitUsage {
+        limit: Arc::clone(&limit.id),
+        owner: owner.clone(),
+        key: key.into(),
+        unit: Unit::Spend,
+        amount: limit.amount,
+        spent,
+        held,
+        others_spent: 0,
+        leased: None,
+    };
+    let usage = |lines: Vec<LimitUsage>| Live {
+        usage: HashMap::from([(Arc::clone(&limit.id), lines)]),
+        credentials: HashMap::new(),
+        now: "2026-07-01T12:00Z".parse().unwrap(),
+    };
+    let lines = vec![line("a", 1_000_000_000, 500_000_000), line("b", 4_000_000_000, 0)];
+    let (member, said) = usage(lines).limits(std::slice::from_ref(&limit), &[25, 50]);
+    assert_eq!(member.word(), "limits");
+    let usd = |amount: u64| NanoUsd(amount).to_string();
+    assert_eq!(
+        said,
+        json!([{
+            "id": "shop/web/spend", "spent": usd(5_000_000_000), "held": usd(500_000_000),
+            "left": usd(6_000_000_000), "reached": 25, "resets": "2026-07-02T00:00:00Z",
+        }])
+    );
+    // Of what nobody used all is left, and a rate cannot be asked.
+    let (_, said) = usage(Vec::new()).limits(std::slice::from_ref(&limit), &[]);
+    assert_eq!((&said[0]["left"], &said[0]["held"]), (&json!(usd(10_000_000_000)), &json!(usd(0))));
+    let rate = Limit { kind: LimitKind::Gcra { per: Duration::from_secs(1), burst: 1 }, ..limit.clone() };
+    assert!(usage(Vec::new()).limits(&[rate], &[]).1.is_null());
 }
