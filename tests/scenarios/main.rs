@@ -70,6 +70,7 @@ mod stores;
 mod streams;
 mod targets;
 mod telemetry;
+mod thresholds;
 mod token_callers;
 mod tokens;
 mod tunnels;

@@ -19,6 +19,8 @@ pub struct Budget {
     pub limits: Vec<Limit>,
     /// Percents of an amount that are told once they are used, in their order.
     pub thresholds: Box<[u8]>,
+    /// It is told, too, if an amount will be used up before its window ends.
+    pub tells_forecast: bool,
     /// It has an error: no call goes out that is held to it.
     pub is_broken: bool,
 }
