@@ -36,6 +36,9 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// Of what the receiver asks for (`Retry-After`), and of our own pauses.
 const MOST_PAUSE: Duration = Duration::from_secs(300);
 
+const STORE: &str = "the store of shared limits";
+const RECEIVER: &str = "the receiver of alerts";
+
 /// Who tells, and what was told.
 pub(crate) struct Alerts {
     claims: Option<AlertClaims>,
@@ -101,22 +104,31 @@ impl Alerts {
         AlertTotals { thresholds, messages: self.webhook.is_some().then_some(messages) }
     }
 
-    /// Tells it, unless it was told or another replica is about to. To be called again and again while it holds.
-    pub(crate) async fn raise(self: &Arc<Self>, alert: Alert) {
+    /// Tells it, unless it was told or another replica is about to. To be called again and again while it holds. False: the store does not
+    /// answer, and has no answer for others either.
+    pub(crate) async fn raise(self: &Arc<Self>, alert: Alert) -> bool {
         let (name, now) = (alert.name(), Timestamp::now());
         if lock(&self.under_way).contains(&name) || self.told.lock().await.is_told(&name, now) {
-            return;
+            return true;
         }
         if lock(&self.under_way).len() >= MOST_WAITING {
             self.counts.deferred.fetch_add(1, Ordering::Relaxed);
-            return;
+            return true;
         }
-        let Some(id) = self.claim(&name, &alert, now).await else { return };
+        let id = match self.claim(&name, &alert, now).await {
+            Ok(Some(id)) => id,
+            Ok(None) => return true,
+            Err(error) => {
+                self.say(STORE, &error);
+                return false;
+            }
+        };
         alert.log();
         let which = (alert.budget().to_owned(), alert.threshold().to_string());
         *lock(&self.counts.thresholds).entry(which).or_default() += 1;
         if self.webhook.is_none() {
-            return self.done(&name, &id, &alert).await;
+            self.done(&name, &id, &alert).await;
+            return true;
         }
         lock(&self.under_way).insert(name.clone());
         let alerts = Arc::clone(self);
@@ -124,24 +136,21 @@ impl Alerts {
             alerts.deliver(&name, &id, &alert).await;
             lock(&alerts.under_way).remove(&name);
         });
+        true
     }
 
     /// Its id, if it is this replica's to tell it.
-    async fn claim(&self, name: &str, alert: &Alert, now: Timestamp) -> Option<String> {
+    async fn claim(&self, name: &str, alert: &Alert, now: Timestamp) -> Result<Option<String>, String> {
         let new = format!("msg_{}", RecordId::new());
         let Some(claims) = &self.claims else {
-            return Some(self.told.lock().await.begin(name, new, alert.forget_at()).await);
+            return Ok(Some(self.told.lock().await.begin(name, new, alert.forget_at()).await));
         };
-        match claims.claim(name, &new, alert.life(now)).await {
-            Ok(Claimed::Yours(id)) => Some(id),
-            Ok(Claimed::Held) => None,
-            Ok(Claimed::Told) => {
-                self.told.lock().await.done(name, new, alert.forget_at()).await;
-                None
-            }
-            Err(error) => {
-                self.say("the store of shared limits", &error);
-                None
+        match claims.claim(name, &new, alert.life(now)).await? {
+            Claimed::Yours(id) => Ok(Some(id)),
+            Claimed::Held => Ok(None),
+            Claimed::Told => {
+                self.told.lock().await.note(name, new, alert.forget_at());
+                Ok(None)
             }
         }
     }
@@ -151,7 +160,7 @@ impl Alerts {
         if let Some(claims) = &self.claims
             && let Err(error) = claims.told(name, id, alert.life(Timestamp::now())).await
         {
-            self.say("the store of shared limits", &error);
+            self.say(STORE, &error);
         }
     }
 
@@ -170,15 +179,16 @@ impl Alerts {
             };
             let asked = match sent {
                 Ok(()) => {
+                    self.done(name, id, alert).await;
                     self.counts.delivered.fetch_add(1, Ordering::Relaxed);
-                    return self.done(name, id, alert).await;
+                    return;
                 }
                 Err(Undelivered::Again(why, asked)) => {
-                    self.say("the receiver of alerts", &why);
+                    self.say(RECEIVER, &why);
                     asked
                 }
                 Err(Undelivered::Never(why)) => {
-                    self.say("the receiver of alerts", &why);
+                    self.say(RECEIVER, &why);
                     break;
                 }
             };

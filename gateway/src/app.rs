@@ -216,7 +216,7 @@ impl App {
         let shared = Arc::clone(&self.shared);
         shared.trust.tokens().keep(self.control.handle(), &dialable(shared.rules.clone()));
         self.control.spawn(look_at_sources(Arc::clone(&shared)));
-        self.control.spawn(crate::budgets::watch(Arc::clone(&shared), alerts));
+        self.control.spawn(crate::budgets::watch(Arc::clone(&shared), alerts, self.auditor.view()));
         self.control.spawn(async move { reload.watch(&shared).await });
         Ok(views)
     }

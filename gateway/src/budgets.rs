@@ -10,6 +10,7 @@ use tollgate_policy::policy::Policy;
 
 use crate::quota::{LimitUsage, quota_unit};
 
+mod raises;
 mod threshold;
 
 pub(crate) use threshold::{is_foreseen, reached, watch};

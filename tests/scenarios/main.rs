@@ -47,6 +47,7 @@ mod pools;
 mod postgres_ledger;
 mod probes;
 mod proxies;
+mod raises;
 mod realtime;
 mod recipes;
 mod refusals;

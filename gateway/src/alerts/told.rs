@@ -66,6 +66,11 @@ impl ToldAlerts {
         self.write().await;
     }
 
+    /// The same of what another replica has told: it is written down with what comes next, because the store of all knows it.
+    pub(super) fn note(&mut self, name: &str, id: String, until: Timestamp) {
+        self.lines.insert(name.to_owned(), ToldLine { id, until, told: true });
+    }
+
     /// What is forgotten is left out.
     async fn write(&mut self) {
         let now = Timestamp::now();

@@ -8,8 +8,10 @@ use jiff::{SignedDuration, Timestamp};
 use tollgate_policy::limit::{Limit, LimitKind, Window};
 use tollgate_policy::policy::{Budget, Policy};
 
+use super::raises::SeenRaises;
 use super::{forecast, percent};
 use crate::alerts::{Alert, Alerts, Threshold};
+use crate::audit::{AuditView, Entry};
 use crate::core::Shared;
 use crate::quota::{LimitUsage, quota_unit};
 
@@ -19,7 +21,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 const LEAST_PART: u32 = 10;
 
 /// Looks at the budgets of the policy in force, to the end of the process.
-pub(crate) async fn watch(shared: Arc<Shared>, alerts: Arc<Alerts>) {
+pub(crate) async fn watch(shared: Arc<Shared>, alerts: Arc<Alerts>, audit: Arc<AuditView>) {
+    let mut raises = SeenRaises::default();
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
         let Some(snapshot) = shared.snapshots.current() else { continue };
@@ -28,8 +31,13 @@ pub(crate) async fn watch(shared: Arc<Shared>, alerts: Arc<Alerts>) {
             continue;
         }
         let now = Timestamp::now();
+        for raise in raises.look(&snapshot.policy, now) {
+            audit.note(Entry::raised(now, &raise));
+        }
         for alert in all_reached(&snapshot.policy, &shared.quota.usage(now), now) {
-            alerts.raise(alert).await;
+            if !alerts.raise(alert).await {
+                break;
+            }
         }
     }
 }

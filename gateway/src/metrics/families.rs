@@ -76,7 +76,7 @@ families! {
     LIMIT_SPENT_BY_ALL: GAUGE "tollgate_limit_spent_by_all" ["limit" "key" "unit"];
     /// Held by calls under way.
     LIMIT_HELD: GAUGE "tollgate_limit_held" ["limit" "key" "unit"];
-    /// What is spent and held of a limit of a budget.
+    /// What all replicas have spent and this one holds of a limit of a budget.
     BUDGET_USED: GAUGE "tollgate_budget_used_ratio" ["budget" "limit" "key"];
     /// Thresholds of budgets that this replica has told.
     BUDGET_THRESHOLDS: COUNTER "tollgate_budget_thresholds_total" ["budget" "threshold"];

@@ -48,7 +48,7 @@ impl Compiler<'_> {
             super::limit::limits((&Owner::Budget(resource.id.clone()), &spec.limits), &mut scope);
         let on_exhausted = on_exhausted(spec.on_exhausted.as_ref(), &mut scope);
         limits.iter_mut().for_each(|limit| limit.on_exhausted = on_exhausted.clone());
-        super::raise::raises(&spec.raises, &mut limits, &mut scope);
+        let raises = super::raise::raises(&spec.raises, &mut limits, &mut scope);
         let (thresholds, tells_forecast) = thresholds(&spec.thresholds, &limits, &mut scope);
         let parent = spec.parent.as_ref().map(|parent| scope.id(parent));
         let is_all = resource.source.claims(PATH) || resource.source.is_withheld();
@@ -65,6 +65,7 @@ impl Compiler<'_> {
             limits,
             thresholds,
             tells_forecast,
+            raises,
             is_broken: !resource.is_whole,
         }
     }

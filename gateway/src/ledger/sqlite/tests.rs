@@ -302,3 +302,29 @@ fn usage_is_a_row_for_each_unit() {
     reader.query("SELECT unit, amount FROM usage ORDER BY unit", &[], each).unwrap();
     assert_eq!(usage, [("file_searches", 6), ("input", 200), ("output", 40)].map(|(u, n)| (u.to_owned(), n)));
 }
+
+#[test]
+fn models_that_callers_make_up_grow_the_store_only_so_far_and_each_call_counts() {
+    let directory = directory();
+    let entries: Vec<Entry> = (0..1_100)
+        .map(|n| {
+            let mut made_up = record(&hold(RecordId::new()));
+            made_up.model = Some(crate::ledger::Bounded::new(&format!("made-up-{n}")));
+            a_record(&made_up)
+        })
+        .collect();
+    write(directory.path(), "a.journal", &entries);
+    let mut store = Store::open(directory.path()).unwrap();
+    assert_eq!(read(&mut store, directory.path()), 1_100);
+    assert_eq!(count(directory.path()), 1_100);
+    let (mut rows, mut others) = (0, 0);
+    let reader = StoreReader::open(directory.path()).unwrap();
+    reader
+        .query("SELECT count(*) FROM dimensions", &[], |row| row.get(0).map(|found: i64| rows = found))
+        .unwrap();
+    let sql =
+        "SELECT sum(requests) FROM sums s JOIN dimensions d ON d.id = s.dimensions WHERE model = '(other)'";
+    reader.query(sql, &[], |row| row.get(0).map(|found: i64| others = found)).unwrap();
+    assert!((900..=1_001).contains(&rows), "{rows}");
+    assert_eq!(rows - 1 + others, 1_100);
+}

@@ -40,10 +40,7 @@ impl SliceStore {
     /// # Errors
     /// As [`SliceStore::sync`].
     pub(in crate::quota) async fn claim(&mut self, ask: ClaimAsk<'_>) -> Result<Claimed, SliceStoreError> {
-        let mut connection = match self.connection.take() {
-            Some(connection) => connection,
-            None => self.connect().await?,
-        };
+        let mut connection = self.connected().await?;
         let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX).min(1 << 48);
         let script = Script::new(include_str!("claim.lua"));
         let mut call = script.key(self.own_key(&format!("told:{}", ask.name)));

@@ -30,10 +30,7 @@ impl SliceStore {
         shared: Vec<PoolId>,
         noted: &[PoolId],
     ) -> Result<HashMap<PoolId, u64>, SliceStoreError> {
-        let mut connection = match self.connection.take() {
-            Some(connection) => connection,
-            None => self.connect().await?,
-        };
+        let mut connection = self.connected().await?;
         let list = self.own_key("keys");
         let members = note(&mut connection, &list, noted).await?;
         let (mut spent, now) = (HashMap::new(), Timestamp::now().as_millisecond());
@@ -53,9 +50,7 @@ impl SliceStore {
                 if shares.is_empty() && !pool.key.is_empty() {
                     gone.push(format!("{}{SEPARATOR}{}", pool.limit, pool.key));
                 }
-                let others = shares.iter().filter(|(replica, _)| *replica != **own);
-                let sum = others.filter_map(|(_, share)| said(share, now)).fold(0, u64::saturating_add);
-                spent.insert(pool.clone(), sum);
+                spent.insert(pool.clone(), sum_of_others(&shares, own, now));
             }
             if !gone.is_empty() {
                 let () = redis::pipe().srem(&list, gone).ignore().query_async(&mut connection).await?;
@@ -63,6 +58,14 @@ impl SliceStore {
         }
         self.connection = Some(connection);
         Ok(spent)
+    }
+
+    /// The connection, which is to be put back unless something failed.
+    pub(super) async fn connected(&mut self) -> Result<MultiplexedConnection, SliceStoreError> {
+        match self.connection.take() {
+            Some(connection) => Ok(connection),
+            None => self.connect().await,
+        }
     }
 
     pub(super) fn own_key(&self, name: &str) -> String {
@@ -88,12 +91,31 @@ async fn note(
     Ok(members)
 }
 
-/// What a share says was spent, while it counts. It begins with its ceiling and what was spent, and ends with when it drops; what is written
-/// otherwise is no share.
+/// What all others have spent by their shares. A replica is known by its id up to a `~`; of several processes of one the most counts, because the
+/// later ones go on with what was spent before.
+fn sum_of_others(shares: &[(String, String)], own: &ReplicaId, now: i64) -> u64 {
+    let mut spent: HashMap<&str, u64> = HashMap::new();
+    for (holder, share) in shares {
+        let replica = holder.split('~').next().unwrap_or_default();
+        if let Some(said) = said(share, now).filter(|_| *replica != **own) {
+            let most = spent.entry(replica).or_default();
+            *most = said.max(*most);
+        }
+    }
+    spent.into_values().fold(0, u64::saturating_add)
+}
+
+/// What a share says was spent, while it counts. It is ceiling, spent, lease's end and when it drops; or ceiling, spent, when its window ends or 0,
+/// for how long it counts and when that was told. What is written otherwise is no share.
 fn said(share: &str, now: i64) -> Option<u64> {
-    let numbers: Vec<u64> = share.split(',').map(|number| number.parse().ok()).collect::<Option<_>>()?;
-    let [_, spent, .., drops_at] = numbers.as_slice() else { return None };
-    (i64::try_from(*drops_at).unwrap_or(i64::MAX) > now).then_some(*spent)
+    let numbers: Vec<i64> = share.split(',').map(|number| number.parse().ok()).collect::<Option<_>>()?;
+    let (spent, drops_at) = match numbers.as_slice() {
+        [_, spent, _, drops_at] => (spent, *drops_at),
+        [_, spent, 0, counts_for, told_at] => (spent, told_at.saturating_add(*counts_for)),
+        [_, spent, resets_at, _, _] => (spent, *resets_at),
+        _ => return None,
+    };
+    if drops_at > now { u64::try_from(*spent).ok() } else { None }
 }
 
 #[cfg(test)]
@@ -104,9 +126,26 @@ mod tests {
     fn a_share_counts_what_was_spent_until_it_drops_and_anything_else_is_none() {
         assert_eq!(said("500,120,7000,9000", 8_999), Some(120));
         assert_eq!(said("500,120,7000,9000", 9_000), None, "it has dropped");
-        assert_eq!(said("500,120,9000", 0), Some(120));
-        for other in ["1700000000000", "", "a,b,c,d", "5,6"] {
+        assert_eq!(said("500,120,9000,50,8000", 8_999), Some(120));
+        assert_eq!(said("500,120,9000,50,8000", 9_000), None, "its window has ended");
+        assert_eq!(said("500,120,0,50,8000", 8_049), Some(120));
+        assert_eq!(said("500,120,0,50,8000", 8_050), None, "it has left the window");
+        for other in ["1700000000000", "", "a,b,c,d", "5,6", "1,2,3", "1,-2,0,9"] {
             assert_eq!(said(other, 0), None, "{other}");
         }
+    }
+
+    #[test]
+    fn others_are_summed_and_processes_of_one_replica_are_not() {
+        let share = |holder: &str, spent: u64| (holder.to_owned(), format!("500,{spent},0,9000"));
+        let shares = [
+            share("own", 7),
+            share("own~1", 9),
+            share("b", 10),
+            share("c~1", 20),
+            share("c~2", 25),
+            ("wanted".to_owned(), "5".to_owned()),
+        ];
+        assert_eq!(sum_of_others(&shares, &"own".into(), 0), 35);
     }
 }
