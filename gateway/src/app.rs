@@ -1,5 +1,6 @@
 //! The one place where everything is built and wired.
 
+mod alerts;
 mod cores;
 mod environment;
 mod ledger_database;
@@ -193,6 +194,7 @@ impl App {
         (ledger, cluster): (Arc<Ledger>, Option<ClusterWatch>),
         socket: tokio::net::TcpListener,
     ) -> anyhow::Result<Arc<AdminViews>> {
+        let alerts = alerts::of(&self.settings, &self.shared.rules)?;
         let views = Arc::new(AdminViews {
             shared: Arc::clone(&self.shared),
             cores: self.cores.all(),
@@ -200,6 +202,7 @@ impl App {
             audit: self.auditor.view(),
             reloads: Arc::clone(&reload.reloads),
             identity,
+            alerts: Arc::clone(&alerts),
             exported: self.shared.exported.as_ref().map(Sinks::counts).unwrap_or_default(),
             cluster: cluster.as_ref().map(ClusterWatch::states),
         });
@@ -213,7 +216,7 @@ impl App {
         let shared = Arc::clone(&self.shared);
         shared.trust.tokens().keep(self.control.handle(), &dialable(shared.rules.clone()));
         self.control.spawn(look_at_sources(Arc::clone(&shared)));
-        self.control.spawn(crate::budgets::watch(Arc::clone(&shared)));
+        self.control.spawn(crate::budgets::watch(Arc::clone(&shared), alerts, self.auditor.view()));
         self.control.spawn(async move { reload.watch(&shared).await });
         Ok(views)
     }

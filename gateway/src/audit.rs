@@ -21,6 +21,7 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tollgate_policy::name::Name;
+use tollgate_policy::policy::BudgetRaise;
 use tollgate_secrets::{Event, What};
 
 pub(crate) use list::list;
@@ -52,7 +53,7 @@ pub(crate) struct Entry {
     /// The version that it took the place of.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub(crate) before: String,
-    /// Why, in one word.
+    /// Why: in one word, or of a raise as it says.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub(crate) reason: String,
     /// The caller, in its text.
@@ -61,6 +62,18 @@ pub(crate) struct Entry {
     /// The destination's host.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub(crate) host: String,
+    /// The limit of a budget, where it is about that.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(crate) limit: String,
+    /// Who has done it, as they say.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(crate) by: String,
+    /// By how much, in the limit's own measure.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) amount: Option<u64>,
+    /// Until when.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) until: Option<Timestamp>,
     /// The first and the last of what is counted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) first: Option<Timestamp>,
@@ -94,6 +107,8 @@ pub(crate) enum Word {
     Refused,
     /// A key of a pool is not used for a while, because its provider refuses it.
     Benched,
+    /// A budget has more for a time.
+    Raised,
     /// So many lines are missing here, because the trail could not be written.
     Lost,
 }
@@ -111,6 +126,7 @@ impl Word {
             Self::Injected => "injected",
             Self::Refused => "refused",
             Self::Benched => "benched",
+            Self::Raised => "raised",
             Self::Lost => "lost",
         }
     }
@@ -130,9 +146,25 @@ impl Entry {
             reason: String::new(),
             caller: String::new(),
             host: String::new(),
+            limit: String::new(),
+            by: String::new(),
+            amount: None,
+            until: None,
             first: None,
             last: None,
             count: None,
+        }
+    }
+
+    /// A raise that has come into force.
+    pub(crate) fn raised(at: Timestamp, raise: &BudgetRaise) -> Self {
+        Self {
+            limit: raise.limit.to_string(),
+            by: raise.by.to_string(),
+            amount: Some(raise.amount),
+            until: Some(raise.until),
+            reason: raise.reason.to_string(),
+            ..Self::new(at, Word::Raised)
         }
     }
 

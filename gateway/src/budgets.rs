@@ -10,9 +10,10 @@ use tollgate_policy::policy::Policy;
 
 use crate::quota::{LimitUsage, quota_unit};
 
+mod raises;
 mod threshold;
 
-pub(crate) use threshold::{reached, watch};
+pub(crate) use threshold::{is_foreseen, reached, watch};
 
 /// What one limit of a budget counts for one key, in its unit. What only a running gateway knows is absent elsewhere.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

@@ -19,6 +19,7 @@ pub(crate) mod dimension;
 mod entry;
 mod error;
 mod fields;
+mod free_texts;
 mod journal;
 pub(crate) mod json;
 pub(crate) mod line;
@@ -66,6 +67,7 @@ pub(crate) use fields::Fields;
 pub(crate) use journal::{Gate, Gated};
 pub use journal::{Journal, Position, Wait};
 pub use list::list;
+pub(crate) use offline::recorded_balances;
 pub use offline::{catch_up, written};
 pub use postgres::{
     PostgresIngest, PostgresProgress, PostgresServer, PostgresSettings, ReplicaState, SharedReader, witness,

@@ -4,6 +4,7 @@
 //! only place that builds them.
 
 mod admin;
+mod alerts;
 mod app;
 mod attempt;
 mod audit;

@@ -16,6 +16,7 @@ use tollgate_secrets::{CredentialStatus, Health, IssuerHealth, StoreHealth};
 
 pub(crate) use self::families::ShownFamily;
 use self::families::{Family, MetricsPage, Values};
+use crate::alerts::AlertTotals;
 use crate::expiry::Purpose;
 use crate::identity::IssuerStanding;
 use crate::key_health::KeyStatus;
@@ -30,6 +31,7 @@ pub(crate) struct Scrape<'a> {
     pub(crate) sums: Sums,
     pub(crate) refused_handshakes: Vec<(&'static str, u64)>,
     pub(crate) limits: Vec<LimitUsage>,
+    pub(crate) alerts: AlertTotals,
     /// How replicas share limits, where they do.
     pub(crate) replicas: Option<ReplicaStatus>,
     /// The parts of the ledger that there are, and whether each works.
@@ -196,6 +198,7 @@ impl Scrape<'_> {
         };
         amounts(&families::LIMIT_AMOUNT, |usage| usage.amount);
         amounts(&families::LIMIT_SPENT, |usage| usage.spent);
+        amounts(&families::LIMIT_SPENT_BY_ALL, LimitUsage::spent_by_all);
         amounts(&families::LIMIT_HELD, |usage| usage.held);
         if self.replicas.is_some() {
             amounts(&families::LIMIT_LEASED, |usage| usage.leased.unwrap_or_default());
@@ -206,6 +209,13 @@ impl Scrape<'_> {
             Some(([budget.to_string(), usage.limit.to_string(), usage.key.to_string()].map(Cow::Owned), used))
         });
         page.show(&families::BUDGET_USED, budgets);
+        let thresholds = self.alerts.thresholds.iter();
+        let thresholds = thresholds.map(|((budget, threshold), count)| {
+            ([budget.as_str().into(), threshold.as_str().into()], *count as f64)
+        });
+        page.show(&families::BUDGET_THRESHOLDS, thresholds);
+        let messages = self.alerts.messages.iter().flatten();
+        page.show(&families::ALERTS, messages.map(|(result, count)| ([(*result).into()], *count as f64)));
         let Some(replicas) = &self.replicas else { return };
         page.one(&families::LIMIT_STORE_UP, flag(replicas.up));
         page.one(&families::LIMIT_REPLICAS, replicas.live as f64);

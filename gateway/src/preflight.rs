@@ -17,6 +17,7 @@ use jiff::Timestamp;
 use tollgate_policy::model::{Problem, SourceFile};
 use tollgate_policy::policy::{AwsStore, Destination, Policy, SecretId, StoreKind, VaultAuth, VaultStore};
 
+use crate::alerts::secret_problem;
 use crate::settings::Settings;
 use crate::snapshot::Snapshot;
 use crate::upstream::{DialRules, lacking};
@@ -253,6 +254,7 @@ pub(crate) fn places(settings: &Settings) -> Vec<Problem> {
     let rules = DialRules::new(settings.egress.private_ranges.clone());
     let collector = settings.telemetry.address().and_then(|address| refused(address, &rules));
     warnings.extend(collector.map(|message| settings.problem("telemetry.otlp.endpoint", message)));
+    warnings.extend(webhook(settings, &rules));
     warnings.extend(database(settings, &rules));
     for (at, address) in settings.limits.redis.iter().flat_map(|redis| redis.addresses.iter().enumerate()) {
         let message = address.host.parse().ok().and_then(|ip| refused(ip, &rules));
@@ -260,6 +262,21 @@ pub(crate) fn places(settings: &Settings) -> Vec<Problem> {
         warnings.extend(message.map(|message| settings.problem(&field, message)));
     }
     warnings
+}
+
+/// What keeps messages from their receiver.
+fn webhook(settings: &Settings, rules: &DialRules) -> Vec<Problem> {
+    let Some(webhook) = &settings.alerts.webhook else { return Vec::new() };
+    let refused = settings.alerts.address().and_then(|address| refused(address, rules));
+    let refused = refused.map(|message| ("url", message));
+    let named = [("secretFile", Some(&webhook.secret_file)), ("caFile", webhook.ca_file.as_ref())];
+    let missing = named.into_iter().filter_map(|(field, file)| {
+        let file = file.filter(|file| !file.exists())?;
+        Some((field, format!("{}: no such file", file.display())))
+    });
+    let secret = secret_problem(&webhook.secret_file).map(|message| ("secretFile", message));
+    let problems = refused.into_iter().chain(missing).chain(secret);
+    problems.map(|(field, message)| settings.problem(&format!("alerts.webhook.{field}"), message)).collect()
 }
 
 /// What keeps the ledger from reaching the database of several replicas.

@@ -23,6 +23,7 @@ use tollgate_policy::price::NanoUsd;
 
 use crate::ledger::Charge;
 
+mod alert_claims;
 mod counter;
 mod first_look;
 mod hold;
@@ -35,21 +36,26 @@ mod share;
 mod slice_store;
 mod slice_sync;
 mod terms;
+mod totals;
 
 #[cfg(test)]
 mod tests;
 
+pub(crate) use alert_claims::{AlertClaims, CLAIM};
 pub use hold::{Allowance, Hold};
 pub(crate) use lease::{ReplicaStatus, Replicas};
 pub use rate::RateHeaders;
 pub(crate) use rate::quota_unit;
+pub(crate) use slice_store::Claimed;
 pub(crate) use slice_sync::SliceSync;
 use terms::HoldTerms;
+pub(crate) use totals::TotalsReader;
 
 use counter::KeyedCounter;
 use key::Keys;
 use lease::{PoolId, SliceLease};
 use plan::{Item, Plan, Registry};
+use totals::SharedTotals;
 
 /// The most that one call may use; or what it did use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,6 +79,7 @@ pub struct Quota {
     /// Held by whoever makes the next table.
     writer: Mutex<()>,
     replicas: Option<Arc<Replicas>>,
+    totals: SharedTotals,
 }
 
 /// What one limit counts for one key at an instant.
@@ -156,11 +163,7 @@ impl Quota {
     pub(crate) fn shared(replicas: Arc<Replicas>) -> Arc<Self> {
         let registry = Registry::new(Some(Arc::clone(&replicas)));
         let table = CellTable { plans: Map::default(), more: Arc::default(), registry };
-        Arc::new(Self {
-            table: ArcSwap::from_pointee(table),
-            writer: Mutex::default(),
-            replicas: Some(replicas),
-        })
+        Arc::new(Self { table: ArcSwap::from_pointee(table), replicas: Some(replicas), ..Self::default() })
     }
 
     /// How the replicas share, where they do.
@@ -323,9 +326,10 @@ impl Quota {
     }
 
     /// What every counted limit and every concurrency limit counts now, in no particular order. Each line is exact at one instant,
-    /// all of them together are not.
+    /// all of them together are not. What other replicas have spent is as they said it last, of counts that only they have too.
     pub fn usage(&self, now: Timestamp) -> Vec<LimitUsage> {
-        self.table.load().registry.usage(now)
+        let table = self.table.load();
+        self.totals.complete(table.registry.usage(now), &table.registry, now)
     }
 
     fn find(&self, pool: &PoolId) -> Option<(Item, Arc<KeyedCounter>)> {
@@ -357,6 +361,10 @@ impl Quota {
 
     /// A plan of these limits, which count where those of the same ids do.
     fn plan(&self, limits: &[Limit]) -> Arc<Plan> {
+        // Those of the policy's budgets are there: the registry is not copied for each combination of them.
+        if let Some(plan) = self.table.load().registry.known_plan(limits) {
+            return Arc::new(plan);
+        }
         let _writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         let old = self.table.load();
         let mut registry = old.registry.clone();

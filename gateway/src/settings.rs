@@ -1,5 +1,6 @@
 //! What does not change while the process runs: `tollgate.yaml` and single settings from the environment.
 
+mod alerts;
 mod limits;
 mod listeners;
 mod proxy;
@@ -10,6 +11,7 @@ mod schema;
 mod tests;
 mod value;
 
+pub use alerts::{AlertSettings, WebhookSettings};
 pub(crate) use limits::INLINE_FIELDS;
 pub use limits::RequestLimits;
 pub use listeners::DoubleHboneSettings;
@@ -84,6 +86,9 @@ pub struct Settings {
     /// Where traces, metrics and logs go, and who is told of traces.
     #[serde(default)]
     pub telemetry: TelemetrySettings,
+    /// Who is told of what happens to budgets.
+    #[serde(default)]
+    pub alerts: AlertSettings,
     /// Where all of this was written.
     #[serde(skip)]
     pub(crate) origin: Origin,
@@ -399,6 +404,7 @@ impl Settings {
         settings.admin.token_file = base.join(&settings.admin.token_file);
         settings.ledger = settings.ledger.based(base);
         settings.telemetry = settings.telemetry.based(base);
+        settings.alerts = settings.alerts.based(base);
         settings.limits.redis = settings.limits.redis.map(|redis| redis.based(base));
         settings.checked()
     }
@@ -437,8 +443,10 @@ impl Settings {
         if let Some((field, message)) = self.resources.problem() {
             wrong(field, message);
         }
-        for (field, message) in self.limits.problems() {
-            wrong(&format!("limits.{field}"), message);
+        for (part, problems) in [("limits", self.limits.problems()), ("alerts", self.alerts.problems())] {
+            for (field, message) in problems {
+                wrong(&format!("{part}.{field}"), message);
+            }
         }
         for (field, message) in self.telemetry.problems() {
             wrong(&format!("telemetry.{field}"), &message);

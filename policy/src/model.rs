@@ -41,7 +41,9 @@ pub(crate) use allowed::{
 };
 pub(crate) use approval::ApprovalSpec;
 pub(crate) use boundary::{BoundarySpec, read_boundaries};
-pub(crate) use budget::{AppliesTo, BudgetSpec, CallSelectorSpec, DowngradeSpec, OnExhaustedSpec, RaiseSpec};
+pub(crate) use budget::{
+    AppliesTo, BudgetSpec, CallSelectorSpec, DowngradeSpec, OnExhaustedSpec, RaiseSpec, ThresholdSpec,
+};
 pub(crate) use credential::{
     ClientCertificateSpec, CredentialSpec, HmacSpec, HmacWord, InjectSpec, Injections, KeyEncodingWord,
     SigV4Spec, SignatureWord,
@@ -49,7 +51,7 @@ pub(crate) use credential::{
 pub(crate) use destination::{
     ApprovalWord, DestinationSpec, HttpWord, OriginateWord, ProtocolWord, ScrubWord,
 };
-pub(crate) use field::{Address, Instant, List, Percent};
+pub(crate) use field::{Address, Instant, List};
 pub use field::{Interval, MOST_ELEMENTS};
 pub use from::MOST_KEYS;
 pub(crate) use from::{FromSpec, Froms, Weight};

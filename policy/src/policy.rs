@@ -20,9 +20,9 @@ use crate::resource::{Block, BlockedHosts, BudgetIndex, CallerIndex, Referred};
 use crate::target::{Directory, GatewayName, Passage, Target, TunnelAuthority, TunnelEnd};
 
 pub use crate::resource::{
-    Algorithm, Allow, Approval, Assume, AwsKey, AwsSession, AwsStore, Boundary, Budget, CallSelector,
-    CircuitBreaker, Client, ClientAuth, ClientCertificate, Credential, Destination, Grant, Hmac,
-    HmacAlgorithm, HttpDestination, HttpVersion, Inject, Injection, Key, KeyEncoding, KvVersion, Mint,
+    Algorithm, Allow, Approval, Assume, AwsKey, AwsSession, AwsStore, Boundary, Budget, BudgetRaise,
+    CallSelector, CircuitBreaker, Client, ClientAuth, ClientCertificate, Credential, Destination, Grant,
+    Hmac, HmacAlgorithm, HttpDestination, HttpVersion, Inject, Injection, Key, KeyEncoding, KvVersion, Mint,
     OutlierDetection, Piece, Protocol, Proxy, Resilience, Retries, Scrub, SecretId, SecretRef, SigV4,
     SignatureEncoding, Signer, SourceOrder, SourcePlan, SourcePool, SourceRules, Store, StoreKind, Svid,
     TcpDestination, Timeouts, TlsStart, TlsVerify, TokenEndpoint, TokenGrant, TokenLogin, TunnelTls,

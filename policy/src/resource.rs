@@ -19,7 +19,7 @@ mod vault;
 
 pub(crate) use block::{Block, BlockedAt, BlockedHosts};
 pub use boundary::Boundary;
-pub use budget::{Budget, CallSelector};
+pub use budget::{Budget, BudgetRaise, CallSelector};
 pub(crate) use budget_index::BudgetIndex;
 pub(crate) use caller_index::CallerIndex;
 pub(crate) use canonical::Referred;

@@ -30,6 +30,9 @@
 {{- if and $values.redis.username (not $values.redis.passwordSecret) -}}
 {{- fail "redis.passwordSecret: name the Secret with the password of redis.username" -}}
 {{- end -}}
+{{- if and $values.alerts.webhook.url (not $values.alerts.webhook.signingSecret) -}}
+{{- fail "alerts.webhook.signingSecret: name the Secret that messages to alerts.webhook.url are signed with" -}}
+{{- end -}}
 {{- if and $values.redis.caSecret (not $values.redis.tls) -}}
 {{- fail "redis.tls: is false, so that redis.caSecret verifies nothing" -}}
 {{- end -}}

@@ -90,6 +90,9 @@ containers:
       {{- if $values.postgres.address }}
       - {name: postgres, mountPath: /etc/tollgate/postgres, readOnly: true}
       {{- end }}
+      {{- if .Values.alerts.webhook.url }}
+      - {name: alerts, mountPath: /etc/tollgate/alerts, readOnly: true}
+      {{- end }}
       {{- if include "tollgate.redisFiles" . }}
       - {name: redis, mountPath: /etc/tollgate/redis, readOnly: true}
       {{- end }}

@@ -121,6 +121,13 @@ keyFile: /etc/tollgate/certificate/tls.key
 {{- $_ := set $settings "limits" (dict "redis" $redis) -}}
 {{- end -}}
 {{- end -}}
+{{- with $values.alerts.webhook -}}
+{{- if .url -}}
+{{- $webhook := dict "url" .url "secretFile" "/etc/tollgate/alerts/secret" -}}
+{{- if .caSecret -}}{{- $_ := set $webhook "caFile" "/etc/tollgate/alerts/ca.crt" -}}{{- end -}}
+{{- $_ := set $settings "alerts" (dict "webhook" $webhook) -}}
+{{- end -}}
+{{- end -}}
 {{- $settings = mergeOverwrite $settings (deepCopy $values.settings) -}}
 {{- with include "tollgate.apiServer" . -}}
 {{- $egress := get $settings "egress" | default dict -}}

@@ -93,6 +93,18 @@ bundle-{{ . | sha256sum | trunc 10 }}
       - secret: {name: {{ $values.postgres.caSecret }}, items: [{key: {{ $values.postgres.caKey }}, path: ca.crt}]}
       {{- end }}
 {{- end }}
+{{- with $values.alerts.webhook }}
+{{- if .url }}
+- name: alerts
+  projected:
+    defaultMode: 0440
+    sources:
+      - secret: {name: {{ .signingSecret }}, items: [{key: {{ .signingKey }}, path: secret}]}
+      {{- if .caSecret }}
+      - secret: {name: {{ .caSecret }}, items: [{key: {{ .caKey }}, path: ca.crt}]}
+      {{- end }}
+{{- end }}
+{{- end }}
 {{- if include "tollgate.redisFiles" . }}
 - name: redis
   projected:

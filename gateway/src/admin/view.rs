@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use tollgate_policy::name::ResourceId;
 use tollgate_secrets::{CredentialStatus, Health};
 
+use crate::alerts::Alerts;
 use crate::audit;
 use crate::budgets::{self, BudgetListing};
 use crate::core::{Core, Shared};
@@ -35,6 +36,7 @@ pub(crate) struct AdminViews {
     pub(crate) reloads: Arc<Reloads>,
     pub(crate) identity: Arc<FilesInForce>,
     pub(crate) exported: ExportCounts,
+    pub(crate) alerts: Arc<Alerts>,
     /// How the objects of a cluster are watched, if resources come from one.
     pub(crate) cluster: Option<Arc<WatchStates>>,
 }
@@ -80,6 +82,7 @@ impl AdminViews {
             sums,
             refused_handshakes: self.shared.trust.refused().collect(),
             limits: self.shared.quota.usage(Timestamp::now()),
+            alerts: self.alerts.totals(),
             replicas: self.shared.quota.replicas().map(|replicas| replicas.status()),
             ledger: [
                 Some(("journal", self.cores.iter().all(|core| core.journal.available().is_ok()))),
@@ -281,7 +284,7 @@ impl AdminViews {
             .map(|usage| {
                 json!({
                     "limit": *usage.limit, "owner": usage.owner.to_string(), "key": *usage.key, "unit": usage.unit.as_str(),
-                    "amount": usage.amount, "spent": usage.spent, "held": usage.held,
+                    "amount": usage.amount, "spent": usage.spent, "held": usage.held, "spentByAll": usage.spent_by_all(),
                     "leased": usage.leased,
                 })
             })

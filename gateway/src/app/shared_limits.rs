@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use super::dialable;
 use crate::core::Shared;
 use crate::ledger;
-use crate::quota::{Quota, Replicas, SliceSync};
+use crate::quota::{Quota, Replicas, SliceSync, TotalsReader};
 use crate::settings::Settings;
 
 /// What keeps this replica's slices.
@@ -43,7 +43,10 @@ impl SharedLimits {
             .context("limits.redis: the id of this replica")?
             .to_string();
         let counts = (Arc::clone(&shared.quota), Arc::clone(replicas));
-        let keeper = SliceSync::new(counts, redis.clone(), dialable(shared.rules.clone()), &replica);
+        let dialable = dialable(shared.rules.clone());
+        let totals = TotalsReader::new(counts.clone(), redis.clone(), Arc::clone(&dialable), &replica);
+        control.spawn(totals.keep());
+        let keeper = SliceSync::new(counts, redis.clone(), dialable, &replica);
         let (stop, stopped) = oneshot::channel();
         Ok(Some(Self { stop, keeper: control.spawn(keeper.keep(stopped)) }))
     }

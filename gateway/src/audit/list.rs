@@ -21,7 +21,9 @@ pub(crate) fn list(
     }
     let is_about = |entry: &Entry| {
         let names = &entry.credentials;
-        credential.is_none_or(|name| names.is_empty() || names.iter().any(|other| other == name))
+        credential.is_none_or(|name| {
+            (names.is_empty() && entry.limit.is_empty()) || names.iter().any(|other| other == name)
+        })
     };
     let left = segment::left_behind(&directory)?;
     let mut entries = Vec::new();

@@ -30,12 +30,26 @@ const RETAINED: usize = 4096;
 pub(crate) struct AuditView {
     broken: AtomicBool,
     last_uses: Mutex<HashMap<(ResourceId, Option<Name>), Timestamp>>,
+    /// What is to be written beside what the secrets' cache tells.
+    noted: Mutex<Vec<Entry>>,
 }
 
 impl AuditView {
     /// Whether the trail can be written.
     pub(crate) fn writable(&self) -> bool {
         !self.broken.load(Ordering::Relaxed)
+    }
+
+    /// Has a line written, within a second where the trail can be.
+    pub(crate) fn note(&self, entry: Entry) {
+        let mut noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
+        if noted.len() < RETAINED {
+            noted.push(entry);
+        }
+    }
+
+    fn take_noted(&self) -> Vec<Entry> {
+        std::mem::take(&mut *self.noted.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// When a key of a credential was last put on a call by this process, to the second.
@@ -153,6 +167,7 @@ impl TrailKeeper {
         let now = Timestamp::now();
         let mut waiting = Vec::new();
         let mut entries = std::mem::take(&mut self.retained);
+        entries.extend(self.view.take_noted());
         let kept = entries.len();
         let mut awaited = Vec::new();
         let observations = first.into_iter().chain(std::iter::from_fn(|| self.observations.ready()));

@@ -1,4 +1,4 @@
-//! `tollgate audit`: what happened to secrets, and whether that was changed since.
+//! `tollgate audit`: what happened to secrets and raised budgets, and whether that was changed since.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -29,7 +29,7 @@ enum Command {
     #[command(after_help = "Example:
   tollgate audit verify --data /backup/tollgate --seal-key /etc/tollgate/seal.key")]
     Verify(VerifyArgs),
-    /// Show what happened to secrets, newest last
+    /// Show what happened to secrets, and which budgets were raised, newest last
     List(ListArgs),
 }
 
@@ -109,17 +109,20 @@ fn row(entry: &Entry) -> Vec<String> {
         "" => entry.what.to_string(),
         reason => format!("{}: {reason}", entry.what),
     };
-    let version = match entry.before.as_str() {
-        "" => entry.version.clone(),
-        before => format!("{before} -> {}", entry.version),
+    let version = match (entry.before.as_str(), entry.amount) {
+        (_, Some(amount)) => format!("+{amount}"),
+        ("", None) => entry.version.clone(),
+        (before, None) => format!("{before} -> {}", entry.version),
     };
-    let secret = if entry.secret.is_empty() { &entry.store } else { &entry.secret };
+    let caller = if entry.caller.is_empty() { &entry.by } else { &entry.caller };
+    let subject = [&entry.secret, &entry.store, &entry.limit];
+    let secret = subject.into_iter().find(|text| !text.is_empty()).unwrap_or(&entry.limit);
     let at = entry.last.unwrap_or(entry.at).strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
     let credentials = match entry.alias.as_str() {
         "" => entry.credentials.join(","),
         alias => format!("{} ({alias})", entry.credentials.join(",")),
     };
-    let texts = [&what, &credentials, secret, &version, &entry.caller, &entry.host];
+    let texts = [&what, &credentials, secret, &version, caller, &entry.host];
     let count = entry.count.map_or_else(|| "-".to_owned(), |count| count.to_string());
     std::iter::once(at).chain(texts.map(|text| visible(text))).chain([count]).collect()
 }

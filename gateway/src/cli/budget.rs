@@ -1,6 +1,10 @@
-//! `tollgate budget`: how much of budgets is used.
+//! `tollgate budget`: how much of budgets is used, and more of one for a time.
 
+mod edit;
+mod in_cluster;
 mod ls;
+mod outcome;
+mod raise;
 
 use std::process::ExitCode;
 
@@ -16,10 +20,13 @@ pub(super) struct BudgetArgs {
 enum Command {
     /// Show all budgets, and what is used of them in the running gateway
     Ls(ls::LsArgs),
+    /// Give a budget more for a time: the raise is written where the Budget is, in its file or in the cluster
+    Raise(raise::RaiseArgs),
 }
 
 pub(super) fn run(args: &BudgetArgs) -> anyhow::Result<ExitCode> {
     match &args.command {
         Command::Ls(args) => ls::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Raise(args) => raise::run(args).map(|()| ExitCode::SUCCESS),
     }
 }

@@ -15,8 +15,8 @@ use super::entry::JournalEntry;
 use super::line::Row;
 use super::rollup::Rollup;
 use super::segment::{self, Known};
-use super::sqlite::Store;
-use super::{LedgerError, recover};
+use super::sqlite::{Store, StoreReader};
+use super::{Balances, LONGEST_WINDOW, LedgerError, recover};
 use crate::files::{DirectoryLock, LockError};
 
 /// Waits until no other command is at work on this ledger, and keeps it so until the file is dropped.
@@ -51,6 +51,15 @@ pub fn catch_up(data_dir: &Path) -> Result<(), LedgerError> {
         Err(LockError::Io(path, source)) => return Err(LedgerError::file("locking", path, source)),
     };
     recover::read_all(data_dir, &mut Store::open(data_dir)?).map(drop)
+}
+
+/// What windows were charged, as the store of a data directory has it; `None` where there is no ledger.
+pub(crate) fn recorded_balances(data_dir: &Path) -> Result<Option<Balances>, LedgerError> {
+    let since = Timestamp::now().saturating_sub(LONGEST_WINDOW).unwrap_or(Timestamp::MIN);
+    match StoreReader::open(data_dir) {
+        Err(LedgerError::Missing(_)) => Ok(None),
+        opened => opened?.balances(since).map(Some),
+    }
 }
 
 /// What the journal has behind `known`, added up.

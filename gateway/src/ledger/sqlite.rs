@@ -71,6 +71,16 @@ pub(crate) fn path(data_dir: &Path) -> PathBuf {
     data_dir.join("ledger.sqlite")
 }
 
+const BALANCES: &str =
+    "SELECT limit_id, key, opened, amount FROM charges WHERE opened >= ?1 AND amount > 0 ORDER BY opened";
+
+fn charge(row: &rusqlite::Row<'_>, since: Timestamp) -> rusqlite::Result<(Timestamp, Charge)> {
+    let (limit, key): (String, String) = (row.get(0)?, row.get(1)?);
+    let opened = Timestamp::from_millisecond(row.get(2)?).unwrap_or(since);
+    let amount = u64::try_from(row.get::<_, i64>(3)?).unwrap_or_default();
+    Ok((opened, Charge { limit: limit.into(), key: key.into(), amount }))
+}
+
 impl Store {
     /// Opens the store, and makes it if it is not there.
     pub(crate) fn open(data_dir: &Path) -> Result<Self, LedgerError> {
@@ -124,15 +134,8 @@ impl Store {
     /// What was charged since `since`, by the moment in which the hold was taken: to a minute, or finer where the limit's window is.
     pub(crate) fn balances(&self, since: Timestamp) -> Result<Balances, LedgerError> {
         let read = || {
-            let mut statement = self.connection.prepare(
-                "SELECT limit_id, key, opened, amount FROM charges WHERE opened >= ?1 AND amount > 0 ORDER BY opened",
-            )?;
-            let rows = statement.query_map([since.as_millisecond()], |row| {
-                let (limit, key): (String, String) = (row.get(0)?, row.get(1)?);
-                let opened = Timestamp::from_millisecond(row.get(2)?).unwrap_or(since);
-                let amount = u64::try_from(row.get::<_, i64>(3)?).unwrap_or_default();
-                Ok((opened, Charge { limit: limit.into(), key: key.into(), amount }))
-            })?;
+            let mut statement = self.connection.prepare(BALANCES)?;
+            let rows = statement.query_map([since.as_millisecond()], |row| charge(row, since))?;
             rows.collect::<Result<_, _>>()
         };
         read().map_err(|source| self.failed(source))
@@ -245,6 +248,16 @@ impl StoreReader {
             Ok(connection) => Ok(Self { connection, path }),
             Err(source) => Err(LedgerError::store(&path, source)),
         }
+    }
+
+    /// As [`Store::balances`].
+    pub(crate) fn balances(&self, since: Timestamp) -> Result<Balances, LedgerError> {
+        let mut balances = Balances::new();
+        self.query(BALANCES, &[&since.as_millisecond()], |row| {
+            balances.push(charge(row, since)?);
+            Ok(())
+        })?;
+        Ok(balances)
     }
 
     /// Runs a query and hands every row to `each`.

@@ -70,12 +70,18 @@ families! {
     HOLD_EXCEEDED: COUNTER "tollgate_hold_exceeded_total" [];
     /// The cap of a limit.
     LIMIT_AMOUNT: GAUGE "tollgate_limit_amount" ["limit" "key" "unit"];
-    /// Settled in the current window.
+    /// Settled in the current window by this replica.
     LIMIT_SPENT: GAUGE "tollgate_limit_spent" ["limit" "key" "unit"];
+    /// Settled in the current window by all replicas that share the limit, as far as is known here.
+    LIMIT_SPENT_BY_ALL: GAUGE "tollgate_limit_spent_by_all" ["limit" "key" "unit"];
     /// Held by calls under way.
     LIMIT_HELD: GAUGE "tollgate_limit_held" ["limit" "key" "unit"];
-    /// What is spent and held of a limit of a budget.
+    /// What all replicas have spent and this one holds of a limit of a budget.
     BUDGET_USED: GAUGE "tollgate_budget_used_ratio" ["budget" "limit" "key"];
+    /// Thresholds of budgets that this replica has told.
+    BUDGET_THRESHOLDS: COUNTER "tollgate_budget_thresholds_total" ["budget" "threshold"];
+    /// Messages for the receiver of alerts.
+    ALERTS: COUNTER "tollgate_alerts_total" ["result"];
     /// What this replica may have spent and hold of a limit that replicas share.
     LIMIT_LEASED: GAUGE "tollgate_limit_leased" ["limit" "key" "unit"];
     /// Whether the store answers in which replicas share limits.

@@ -68,6 +68,10 @@ pub(super) fn of_settings(settings: &Settings, base: &Path) -> Vec<Problem> {
             "limits.redis.passwordFile",
             settings.limits.redis.as_ref().and_then(|redis| redis.password_file.clone()),
         ),
+        (
+            "alerts.webhook.secretFile",
+            settings.alerts.webhook.as_ref().map(|webhook| webhook.secret_file.clone()),
+        ),
     ];
     let named = named.into_iter().map(|(field, file)| (field.to_owned(), file));
     let headers = settings.telemetry.header_files().map(|(field, file)| (field, file.cloned()));

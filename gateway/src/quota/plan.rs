@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use http::HeaderValue;
 use jiff::Timestamp;
-use tollgate_policy::limit::{Limit, LimitKind};
+use tollgate_policy::limit::{Limit, LimitKey, LimitKind, Owner, Usage};
 use tollgate_policy::map::Map;
 
 use super::LimitUsage;
@@ -38,6 +38,13 @@ pub(super) struct Plan {
 }
 
 impl Plan {
+    fn of(mut items: Vec<Item>) -> Self {
+        let rate = |item: &Item| matches!(item.limit.kind, LimitKind::Gcra { .. });
+        items.sort_by(|a, b| (rate(a), &a.limit.id).cmp(&(rate(b), &b.limit.id)));
+        let rate_policy = rate::policy(items.iter().map(|item| Cow::Borrowed(&item.limit)));
+        Self { items: items.into(), rate_policy }
+    }
+
     /// The `RateLimit-Policy` of an answer.
     pub(super) fn rate_policy(&self, now: Timestamp) -> HeaderValue {
         let is_raised = |item: &Item| item.limit.amount_at(now) != item.limit.amount;
@@ -89,11 +96,38 @@ impl Registry {
 
     /// The plan of one grant; limits not known yet begin to count.
     pub(super) fn plan(&mut self, limits: &[Limit]) -> Plan {
-        let mut items: Vec<Item> = limits.iter().map(|limit| self.item(limit)).collect();
-        let rate = |item: &Item| matches!(item.limit.kind, LimitKind::Gcra { .. });
-        items.sort_by(|a, b| (rate(a), &a.limit.id).cmp(&(rate(b), &b.limit.id)));
-        let rate_policy = rate::policy(items.iter().map(|item| Cow::Borrowed(&item.limit)));
-        Plan { items: items.into(), rate_policy }
+        Plan::of(limits.iter().map(|limit| self.item(limit)).collect())
+    }
+
+    /// The plan of one grant whose limits all count already.
+    pub(super) fn known_plan(&self, limits: &[Limit]) -> Option<Plan> {
+        let known = |limit: &Limit| {
+            let counts = Arc::clone(&self.items.get(&limit.id)?.counts);
+            Some(Item::new(limit, counts))
+        };
+        limits.iter().map(known).collect::<Option<_>>().map(Plan::of)
+    }
+
+    /// The limit of this id.
+    pub(super) fn limit(&self, id: &Arc<str>) -> Option<&Limit> {
+        self.items.get(id).map(|item| &item.limit)
+    }
+
+    /// The counts that replicas tell each other of: all of budgets that something is used of, and those of grants that all callers share.
+    pub(super) fn told_pools(&self, now: Timestamp) -> Vec<PoolId> {
+        let mut pools = Vec::new();
+        for (id, Item { limit, counts, .. }) in &self.items {
+            let is_told = limit.key == LimitKey::Shared || matches!(limit.owner, Owner::Budget(_));
+            if !is_told || !matches!(limit.kind, LimitKind::Counted(_)) {
+                continue;
+            }
+            let is_used = |cell: &Arc<KeyedCounter>| {
+                limit.key == LimitKey::Shared || cell.usage(limit, now) != Some(Usage::default())
+            };
+            let used = counts.cells().into_iter().filter(is_used);
+            pools.extend(used.map(|cell| PoolId { limit: Arc::clone(id), key: Arc::clone(&cell.key) }));
+        }
+        pools
     }
 
     /// The amount of a limit under the policy in force; its own where that names it no longer.

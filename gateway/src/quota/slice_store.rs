@@ -5,6 +5,9 @@
 //!
 //! **Invariant:** the password is read from its file for each connection, and is in no error.
 
+mod claim;
+mod totals;
+
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::net::{IpAddr, SocketAddr};
@@ -22,6 +25,8 @@ use redis::{
 use tollgate_policy::limit::slices::{Ask, Granted, ReplicaId, Share};
 use zeroize::Zeroizing;
 
+pub(super) use self::claim::ClaimAsk;
+pub(crate) use self::claim::Claimed;
 use super::lease::PoolId;
 use crate::settings::{HostAndPort, RedisSettings};
 

@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use super::own::{callers_of, check_allowed, check_selector};
 use super::{Compiler, Environment, Scope};
-use crate::limit::{OnExhausted, Owner};
+use crate::limit::{Limit, LimitKind, OnExhausted, Owner, Window};
 use crate::model::{
-    AppliesTo, BudgetSpec, CallSelectorSpec, DowngradeSpec, List, OnExhaustedSpec, Percent, Resource,
+    AppliesTo, BudgetSpec, CallSelectorSpec, DowngradeSpec, List, OnExhaustedSpec, Resource, ThresholdSpec,
 };
 use crate::name::{Name, Reference, ResourceId};
 use crate::pattern::{CallerPattern, OneOrAny, ServiceAccountPattern};
@@ -48,8 +48,8 @@ impl Compiler<'_> {
             super::limit::limits((&Owner::Budget(resource.id.clone()), &spec.limits), &mut scope);
         let on_exhausted = on_exhausted(spec.on_exhausted.as_ref(), &mut scope);
         limits.iter_mut().for_each(|limit| limit.on_exhausted = on_exhausted.clone());
-        super::raise::raises(&spec.raises, &mut limits, &mut scope);
-        let thresholds = thresholds(&spec.thresholds, &mut scope);
+        let raises = super::raise::raises(&spec.raises, &mut limits, &mut scope);
+        let (thresholds, tells_forecast) = thresholds(&spec.thresholds, &limits, &mut scope);
         let parent = spec.parent.as_ref().map(|parent| scope.id(parent));
         let is_all = resource.source.claims(PATH) || resource.source.is_withheld();
         let applies_to = match &spec.applies_to {
@@ -64,6 +64,8 @@ impl Compiler<'_> {
             parent,
             limits,
             thresholds,
+            tells_forecast,
+            raises,
             is_broken: !resource.is_whole,
         }
     }
@@ -142,16 +144,30 @@ fn on_exhausted(written: Option<&OnExhaustedSpec>, scope: &mut Scope<'_>) -> OnE
     }
 }
 
-/// Percents in their order, each once.
-fn thresholds(written: &List<Percent>, scope: &mut Scope<'_>) -> Box<[u8]> {
+/// Percents in their order, each once, and whether a forecast is told.
+fn thresholds(written: &List<ThresholdSpec>, limits: &[Limit], scope: &mut Scope<'_>) -> (Box<[u8]>, bool) {
     if written.written().is_none() {
-        return Box::new(USUAL_THRESHOLDS);
+        return (Box::new(USUAL_THRESHOLDS), false);
     }
-    for (index, _) in written.iter().filter(|(_, percent)| !(1..=100).contains(&percent.0)) {
-        let message = "a threshold is a percent of the amount, from 1 to 100";
-        scope.problem(&format!("spec.thresholds[{index}]"), message);
+    let has_an_end = |limit: &Limit| matches!(&limit.kind, LimitKind::Counted(Window::Calendar { .. }));
+    let (mut percents, mut tells_forecast) = (Vec::new(), false);
+    for (index, threshold) in written.iter() {
+        let path = format!("spec.thresholds[{index}]");
+        match threshold {
+            ThresholdSpec::Percent(percent) => match u8::try_from(*percent) {
+                Ok(percent @ 1..=100) => percents.push(percent),
+                _ => scope.problem(&path, "a threshold is a percent of the amount, from 1 to 100"),
+            },
+            ThresholdSpec::Forecast => {
+                tells_forecast = true;
+                if !limits.is_empty() && !limits.iter().any(has_an_end) {
+                    let message = "no window of these limits ends, so there is nothing to forecast: a limit with `window: calendar` has one";
+                    scope.problem(&path, message);
+                }
+            }
+        }
     }
-    super::grant::sorted(written.values().map(|percent| percent.0).collect()).into()
+    (super::grant::sorted(percents).into(), tells_forecast)
 }
 
 fn every_call(scope: &Scope<'_>, environment: &Environment) -> CallSelector {

@@ -5,9 +5,15 @@ use std::sync::Arc;
 use super::Scope;
 use crate::limit::{Limit, LimitId, LimitKind, Raise, Unit};
 use crate::model::{Instant, List, RaiseSpec};
+use crate::resource::BudgetRaise;
 
 /// Adds each raise to the limit that it is of.
-pub(super) fn raises(written: &List<RaiseSpec>, limits: &mut [Limit], scope: &mut Scope<'_>) {
+pub(super) fn raises(
+    written: &List<RaiseSpec>,
+    limits: &mut [Limit],
+    scope: &mut Scope<'_>,
+) -> Vec<BudgetRaise> {
+    let mut raises = Vec::new();
     for (index, spec) in written.iter() {
         let path = format!("spec.raises[{index}]");
         let fields = [
@@ -37,10 +43,20 @@ pub(super) fn raises(written: &List<RaiseSpec>, limits: &mut [Limit], scope: &mu
             Ok(limit) => {
                 let more = limit.raises.iter().copied().chain([Raise { by, until }]);
                 limit.raises = more.collect::<Arc<[Raise]>>();
+                let said = |text: &Option<String>| text.as_deref().unwrap_or_default().into();
+                raises.push(BudgetRaise {
+                    limit: Arc::clone(&limit.id),
+                    unit,
+                    amount: by,
+                    until,
+                    by: said(&spec.by),
+                    reason: said(&spec.reason),
+                });
             }
             Err(message) => scope.problem(&format!("{path}.{unit}"), message),
         }
     }
+    raises
 }
 
 /// The one limit that a raise can be of.

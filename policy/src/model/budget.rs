@@ -8,7 +8,7 @@ use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::allowed::{AllowedNamespaces, SelectorSpec};
-use super::field::{Instant, List, Money, Percent};
+use super::field::{Instant, List, Money};
 use super::grant::{CallerSpec, LimitSpec};
 use crate::limit::{LimitKey, Per};
 use crate::name::{Name, Reference};
@@ -29,9 +29,9 @@ pub(crate) struct BudgetSpec {
     /// record. `downgrade` lets it go on past the amount with a cheaper model. See [budgets](#what-becomes-of-a-call).
     #[schemars(extend("default" = "deny"))]
     pub(crate) on_exhausted: Option<OnExhaustedSpec>,
-    /// Percents of an amount, 1 to 100. Once so much of one is used, it is told: see [thresholds](../gateway/README.md#thresholds-of-budgets).
-    /// Without it 50, 80 and 100.
-    pub(crate) thresholds: List<Percent>,
+    /// Percents of an amount, 1 to 100, and `forecast`. Once so much of one is used, or at this pace all of it will be before the window
+    /// ends, it is told: see [thresholds](../gateway/README.md#thresholds-of-budgets). Without it 50, 80 and 100.
+    pub(crate) thresholds: List<ThresholdSpec>,
     /// For a time, amounts are more.
     pub(crate) raises: List<RaiseSpec>,
     /// The namespaces whose Budgets may name this one as their `parent`, besides its own: `All`, or some. See
@@ -69,6 +69,13 @@ pub(crate) enum OnExhaustedSpec {
     Deny,
     Flag,
     Downgrade(DowngradeSpec),
+}
+
+/// A percent, or `forecast`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum ThresholdSpec {
+    Percent(u64),
+    Forecast,
 }
 
 /// A cheaper model.
@@ -120,6 +127,38 @@ pub(crate) struct RaiseSpec {
     pub(crate) by: Option<String>,
     /// Why.
     pub(crate) reason: Option<String>,
+}
+
+impl<'de> Deserialize<'de> for ThresholdSpec {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Words;
+
+        impl Visitor<'_> for Words {
+            type Value = ThresholdSpec;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a percent from 1 to 100, or `forecast`")
+            }
+
+            fn visit_str<E: Error>(self, word: &str) -> Result<ThresholdSpec, E> {
+                match word {
+                    "forecast" => Ok(ThresholdSpec::Forecast),
+                    _ => Err(E::unknown_variant(word, &["forecast", "a percent from 1 to 100"])),
+                }
+            }
+
+            fn visit_u64<E: Error>(self, percent: u64) -> Result<ThresholdSpec, E> {
+                Ok(ThresholdSpec::Percent(percent))
+            }
+
+            fn visit_i64<E: Error>(self, percent: i64) -> Result<ThresholdSpec, E> {
+                // What is below zero is as little a percent as zero is.
+                Ok(ThresholdSpec::Percent(u64::try_from(percent).unwrap_or(0)))
+            }
+        }
+
+        deserializer.deserialize_any(Words)
+    }
 }
 
 impl<'de> Deserialize<'de> for OnExhaustedSpec {

@@ -187,8 +187,3 @@ impl<'de> Deserialize<'de> for Instant {
         text(deserializer, "an instant, as in `2026-12-31T00:00:00Z`")
     }
 }
-
-/// A part of a hundred.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(transparent)]
-pub(crate) struct Percent(pub(crate) u8);

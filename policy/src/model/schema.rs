@@ -7,14 +7,14 @@ use std::borrow::Cow;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::{Map, Value, json};
 
-use super::field::{Address, Instant, Interval, List, MOST_ELEMENTS, Money, Percent};
+use super::field::{Address, Instant, Interval, List, MOST_ELEMENTS, Money};
 use super::from::Weight;
 use super::grant::ResponseHeader;
 use super::verify::BundleSpec;
 use super::{
     AllowedNamespaces, AppliesTo, ApprovalSpec, BoundarySpec, BudgetSpec, CallSelectorSpec, CredentialSpec,
     DestinationSpec, DowngradeSpec, GrantSpec, HttpWord, OnExhaustedSpec, ResourceDocument,
-    SomeNamespacesSpec, SourcePoolSpec, StoreSpec, VerifySpec,
+    SomeNamespacesSpec, SourcePoolSpec, StoreSpec, ThresholdSpec, VerifySpec,
 };
 use crate::caller::{AccountName, Issuer};
 use crate::hash::GrantHash;
@@ -162,7 +162,7 @@ schema_forms! {
     Interval: "duration", {"type": "string", "pattern": "^0*[1-9][0-9]*(ms|s|m|h|d)$"};
     Money: "money", {"type": "string", "pattern": "^[0-9]+(\\.[0-9]+)?\\s+USD$"};
     Instant: "instant", {"type": "string", "pattern": "^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ]"};
-    Percent: "percent", {"type": "integer", "minimum": 1, "maximum": 100};
+    ThresholdSpec: "threshold", {"anyOf": [{"const": "forecast"}, {"type": "integer", "minimum": 1, "maximum": 100}]};
     Address: "IP address", {"type": "string", "pattern": "^[0-9A-Fa-f:.]+$"};
     Weight: "whole number", {"type": "integer", "minimum": 0, "maximum": (Self::HEAVIEST)};
     HttpWord: "version", {"enum": ["auto", 1, 1.1, 2, "1", "1.1", "2"]};

@@ -1,8 +1,11 @@
 //! Limits beside those of grants: budgets after compilation.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
-use crate::limit::Limit;
+use jiff::Timestamp;
+
+use crate::limit::{Limit, Unit};
 use crate::name::ResourceId;
 use crate::pattern::CallerPattern;
 
@@ -19,8 +22,29 @@ pub struct Budget {
     pub limits: Vec<Limit>,
     /// Percents of an amount that are told once they are used, in their order.
     pub thresholds: Box<[u8]>,
+    /// It is told, too, if an amount will be used up before its window ends.
+    pub tells_forecast: bool,
+    /// For a time amounts are more: as they were written, those among them that are over.
+    pub raises: Vec<BudgetRaise>,
     /// It has an error: no call goes out that is held to it.
     pub is_broken: bool,
+}
+
+/// A raise as it was written.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct BudgetRaise {
+    /// The id of the limit.
+    pub limit: Arc<str>,
+    /// What the limit counts.
+    pub unit: Unit,
+    /// By how much it is more, in the unit's own measure.
+    pub amount: u64,
+    /// Until then, and no longer.
+    pub until: Timestamp,
+    /// Who has raised it.
+    pub by: Arc<str>,
+    /// Why.
+    pub reason: Arc<str>,
 }
 
 /// Some calls: all of it holds of them, and `None` of every call.

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use tollgate_tests::cluster::Cluster;
+use tollgate_tests::cluster::{ADMIN, Cluster};
 use tollgate_tests::needs;
 
 use super::{EGRESS, World, answers, path, rights};
@@ -103,5 +103,51 @@ async fn a_budget_says_what_is_spent_and_an_event_tells_of_each_threshold_that_i
     world.cluster.apply(&budget(10)).await;
     world.condition(&team, "Programmed", "True").await;
     answers(&client, 200).await;
+    world.leave().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_budget_of_a_cluster_is_raised_by_command_and_not_where_somebody_else_writes_its_raises() {
+    needs!(Cluster::installed());
+    let world = World::new(&rights()).await;
+    let gateway = world.start().await;
+    world.cluster.apply(&world.objects).await;
+    let client = world.checkout(&gateway);
+    answers(&client, 200).await;
+    world.cluster.apply(&budget(2)).await;
+    let team = path("budgets", "team");
+    world.condition(&team, "Programmed", "True").await;
+    answers(&client, 429).await;
+
+    let kubeconfig = world.cluster.kubeconfig(ADMIN).display().to_string();
+    let raise = |name: &str, by: &str, more: &[&str]| {
+        let said = ["--until", "1h", "--reason", "launch", "--who", "alice", "--kubeconfig", &kubeconfig];
+        gateway.tollgate(&[&["budget", "raise", name, "--by", by], &said[..], more].concat())
+    };
+    let named = format!("{EGRESS}/team");
+    for (name, by, why) in
+        [("egress/nobody", "50 requests", "no Budget"), (named.as_str(), "5 USD", "spec.raises[0].spend")]
+    {
+        let refused = raise(name, by, &[]);
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(!refused.status.success() && said.contains(why), "{said}");
+    }
+    let trial = raise(&named, "50 requests", &["--dry-run"]);
+    assert!(trial.status.success(), "{trial:?}");
+    assert!(world.cluster.get(&team).await["spec"]["raises"].is_null(), "nothing was written so far");
+
+    let raised = raise(&named, "50 requests", &[]);
+    assert!(raised.status.success(), "{raised:?}");
+    answers(&client, 200).await;
+    let spec = world.cluster.get(&team).await["spec"].clone();
+    assert_eq!((&spec["raises"][0]["by"], &spec["raises"][0]["requests"]), (&json!("alice"), &json!(50)));
+    assert_eq!(spec["limits"][0]["requests"], 2, "the rest is its owner's");
+
+    let raises = "  raises: [{requests: 1, until: \"2999-01-01T00:00:00Z\", by: bob, reason: git}]\n";
+    let other = budget(2).replace("name: team", "name: other") + raises;
+    world.cluster.apply(&other).await;
+    let refused = raise(&format!("{EGRESS}/other"), "50 requests", &[]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && said.contains("written by somebody else"), "{said}");
     world.leave().await;
 }

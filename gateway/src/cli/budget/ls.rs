@@ -1,4 +1,4 @@
-//! `tollgate budget ls`: from the running gateway, or else from the resources alone.
+//! `tollgate budget ls`: from the running gateway, or else from the resources and what the ledger has recorded.
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -8,13 +8,17 @@ use anstyle::Style;
 use anyhow::{Context, anyhow};
 use clap::{Args, ValueEnum};
 use jiff::Timestamp;
-use tollgate_policy::price::NanoUsd;
+use tollgate_policy::policy::Policy;
 
+use super::outcome::shown;
 use crate::app;
 use crate::budgets::{self, BudgetListing};
 use crate::cli::admin;
 use crate::cli::check::Subject;
 use crate::cli::{complain, output};
+use crate::ledger;
+use crate::quota::{LimitUsage, Quota};
+use crate::settings::Settings;
 use crate::table::{Column, Cut, Page, Table, YELLOW, visible};
 
 /// From here on a share of a budget is tinted.
@@ -59,10 +63,28 @@ fn listed(args: &LsArgs) -> anyhow::Result<Vec<BudgetListing>> {
             .with_context(|| format!("the gateway at {address} is of another version"));
     }
     let chosen = if address.port() == 0 { ", whose port the system chose (--admin names it)" } else { "" };
-    complain(&format!("note: no gateway answers at {address}{chosen}; this is what the resources alone say"));
     let (snapshot, _) =
         subject.build(&subject.read()?).map_err(|problems| anyhow!("{}", app::lines(&problems)))?;
-    Ok(budgets::of(&snapshot.policy, None, Timestamp::now()))
+    let now = Timestamp::now();
+    let usage = recorded(&settings, &snapshot.policy, now)?;
+    let said = match (&usage, &settings.limits.redis) {
+        (None, _) => "this is what the resources alone say, because there is no ledger here",
+        (Some(_), None) => "what is spent is as of the last record",
+        (Some(_), Some(_)) => "what is spent is as of the last record, and of this replica alone",
+    };
+    complain(&format!("note: no gateway answers at {address}{chosen}; {said}"));
+    Ok(budgets::of(&snapshot.policy, usage.as_deref(), now))
+}
+
+/// What the ledger of the settings says was spent; `None` where there is none.
+fn recorded(settings: &Settings, policy: &Policy, now: Timestamp) -> anyhow::Result<Option<Vec<LimitUsage>>> {
+    let data_dir = &settings.data_dir;
+    let failed = || format!("the ledger in {}", data_dir.display());
+    ledger::catch_up(data_dir).with_context(failed)?;
+    let Some(charges) = ledger::recorded_balances(data_dir).with_context(failed)? else { return Ok(None) };
+    let quota = Quota::new();
+    quota.restore(charges, policy);
+    Ok(Some(quota.usage(now)))
 }
 
 const COLUMNS: [Column; 11] = [
@@ -110,10 +132,6 @@ fn row(line: &BudgetListing) -> Vec<String> {
         amount(line.forecast),
         line.resets.map_or_else(none, |resets| format!("{resets:.0}")),
     ]
-}
-
-fn shown(unit: &str, amount: u64) -> String {
-    if unit == "nano-usd" { NanoUsd(amount).to_string() } else { amount.to_string() }
 }
 
 #[cfg(test)]

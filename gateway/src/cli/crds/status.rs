@@ -108,6 +108,10 @@ fn limits() -> Value {
                     "format": "int32",
                     "description": "Of a budget: the highest of its thresholds that is reached, in percent.",
                 },
+                "forecastReached": {
+                    "type": "boolean",
+                    "description": "Of a budget that tells of a forecast: at this pace all of it is used before its window ends.",
+                },
                 "resets": {
                     "type": "string",
                     "format": "date-time",

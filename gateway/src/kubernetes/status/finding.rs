@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tollgate_policy::limit::{Limit, LimitKind, Unit};
 use tollgate_policy::model::Problem;
 use tollgate_policy::name::{Name, ResourceId};
-use tollgate_policy::policy::{Approval, Grant};
+use tollgate_policy::policy::{Approval, Budget, Grant};
 use tollgate_policy::price::NanoUsd;
 use tollgate_secrets::{CredentialStatus, Health};
 
@@ -26,6 +26,8 @@ use crate::quota::LimitUsage;
 const LONGEST_MESSAGE: usize = 4096;
 /// By how much a credential's next refresh may move without being told of.
 const STEADY: Duration = Duration::from_secs(90);
+/// The member of a limit's status that says that it will be used up before its window ends.
+const FORESEEN: &str = "forecastReached";
 /// Ends with what a field refers to another object by.
 const REFERENCES: [&str; 8] = [
     "destination",
@@ -254,14 +256,13 @@ impl<'a> Findings<'a> {
         match object.key.kind {
             ObjectKind::Grant if is_due => {
                 let limits = self.grants.get(&id).map(|grant| grant.limits.as_slice()).unwrap_or_default();
-                vec![self.live.limits(limits, &[]), self.hash(&id)]
+                vec![self.live.limits(limits, None), self.hash(&id)]
             }
             ObjectKind::Budget if is_due => {
                 let mut budgets = self.published.snapshot.policy.budgets();
                 let budget = budgets.find(|budget| budget.name == id);
-                let (limits, thresholds) =
-                    budget.map(|budget| (budget.limits.as_slice(), &*budget.thresholds)).unwrap_or_default();
-                vec![self.live.limits(limits, thresholds)]
+                let limits = budget.map(|budget| budget.limits.as_slice()).unwrap_or_default();
+                vec![self.live.limits(limits, budget)]
             }
             ObjectKind::Budget => vec![kept(StatusMember::Limits)],
             ObjectKind::Destination if !self.is_latest => vec![kept(StatusMember::Hosts)],
@@ -308,14 +309,14 @@ impl<'a> Findings<'a> {
 
 impl Live {
     /// What is used of the limits of one object.
-    fn limits(&self, limits: &[Limit], thresholds: &[u8]) -> (StatusMember, Value) {
-        let limits: Vec<Value> = limits.iter().filter_map(|limit| self.limit(limit, thresholds)).collect();
+    fn limits(&self, limits: &[Limit], budget: Option<&Arc<Budget>>) -> (StatusMember, Value) {
+        let limits: Vec<Value> = limits.iter().filter_map(|limit| self.limit(limit, budget)).collect();
         (StatusMember::Limits, if limits.is_empty() { Value::Null } else { limits.into() })
     }
 
     /// What is used of a limit; `None` of a rate, which cannot be asked. Where callers or namespaces have counts of their own, the sum of
     /// what they used, and the least that any has left.
-    fn limit(&self, limit: &Limit, thresholds: &[u8]) -> Option<Value> {
+    fn limit(&self, limit: &Limit, budget: Option<&Arc<Budget>>) -> Option<Value> {
         if matches!(limit.kind, LimitKind::Gcra { .. }) {
             return None;
         }
@@ -333,9 +334,18 @@ impl Live {
             "held": shown(lines.iter().map(|it| it.held).sum()),
             "left": shown(left.unwrap_or_else(|| limit.amount_at(self.now))),
         });
+        let thresholds = budget.map(|budget| &*budget.thresholds).unwrap_or_default();
         let reached = lines.iter().map(|it| budgets::reached(thresholds, it.spent_by_all(), it.amount)).max();
         if let (Some(reached @ 1..), Some(said)) = (reached, said.as_object_mut()) {
             said.insert("reached".to_owned(), reached.into());
+        }
+        let is_foreseen =
+            |it: &LimitUsage| budgets::is_foreseen(limit, it.spent_by_all(), it.amount, self.now);
+        if budget.is_some_and(|budget| budget.tells_forecast)
+            && lines.iter().any(is_foreseen)
+            && let Some(said) = said.as_object_mut()
+        {
+            said.insert(FORESEEN.to_owned(), true.into());
         }
         if let (LimitKind::Counted(window), Some(said)) = (&limit.kind, said.as_object_mut())
             && let Some(resets) = window.resets(self.now)
@@ -399,15 +409,20 @@ pub(super) fn thresholds(status: &Value, before: &Value) -> Vec<String> {
     let reached = |limit: &Value| limit.get("reached").and_then(Value::as_u64).unwrap_or(0);
     let before = limits(before);
     let text = |limit: &Value, member: &str| limit[member].as_str().unwrap_or_default().to_owned();
-    let is_new = |limit: &&Value| {
-        let known = before.iter().find(|known| known["id"] == limit["id"]);
-        reached(limit) > known.map_or(0, reached)
-    };
     let said = |limit: &Value| {
+        let known = before.iter().find(|known| known["id"] == limit["id"]);
         let (id, spent, left) = (text(limit, "id"), text(limit, "spent"), text(limit, "left"));
-        format!("{} % of {id} are used: {spent} are spent, and {left} left", reached(limit))
+        let percent = (reached(limit) > known.map_or(0, reached))
+            .then(|| format!("{} % of {id} are used: {spent} are spent, and {left} left", reached(limit)));
+        let is_new = limit[FORESEEN] == true && known.is_none_or(|known| known[FORESEEN] != true);
+        let foreseen = is_new.then(|| {
+            format!(
+                "at this pace all of {id} is used before its window ends: {spent} are spent, and {left} left"
+            )
+        });
+        percent.into_iter().chain(foreseen)
     };
-    limits(status).iter().filter(is_new).map(said).collect()
+    limits(status).iter().flat_map(said).collect()
 }
 
 /// Whether what is wanted stands there already; what others wrote besides does not count.

@@ -15,6 +15,7 @@ use super::segment_part::{SegmentOffset, SegmentPart};
 use super::session::failed;
 use crate::ledger::LedgerError;
 use crate::ledger::dimension::{Dimension, Texts};
+use crate::ledger::free_texts::{FREE, FreeTexts};
 use crate::ledger::record::RecordId;
 use crate::ledger::rollup::{Rollup, RollupKey, RollupSums};
 use crate::ledger::sqlite::hash_of;
@@ -29,6 +30,8 @@ const REMEMBERED: usize = 32 << 10;
 pub(super) struct Remembered {
     months: BTreeSet<Month>,
     dimensions: HashMap<Box<[u8]>, i64>,
+    /// Read when the first row is made.
+    free: Option<FreeTexts>,
 }
 
 /// Where a stretch comes from.
@@ -76,19 +79,35 @@ impl Remembered {
         if self.dimensions.len() > REMEMBERED {
             self.dimensions.clear();
         }
-        let mut missing = BTreeMap::new();
+        let mut missing = MissingRows::new();
         for encoded in stretch.rollup.sums.keys() {
             let texts = RollupKey::texts_of(encoded);
             if let Some(key) = RollupKey::decode(encoded).filter(|_| !self.dimensions.contains_key(texts)) {
-                missing.insert(hash_of(&key.texts).as_ref().to_vec(), (texts, key));
+                missing.insert(hash_of(&key.texts).as_ref().to_vec(), (vec![texts], key));
+            }
+        }
+        for (hash, id) in find(client, missing.keys()).await? {
+            if let Some((encoded, _)) = missing.remove(&hash) {
+                self.dimensions.extend(encoded.into_iter().map(|texts| (texts.into(), id)));
             }
         }
         if missing.is_empty() {
             return Ok(());
         }
-        for (hash, id) in find_or_insert(client, &missing).await? {
-            if let Some((texts, _)) = missing.get(&hash) {
-                self.dimensions.insert((*texts).into(), id);
+        let free = match &mut self.free {
+            Some(free) => free,
+            none => none.insert(known(client).await?),
+        };
+        let mut bounded = MissingRows::new();
+        for (encoded, key) in missing.into_values() {
+            let key = RollupKey { texts: free.bounded(key.texts, key.minute), ..key };
+            let hash = hash_of(&key.texts).as_ref().to_vec();
+            bounded.entry(hash).or_insert_with(|| (Vec::new(), key)).0.extend(encoded);
+        }
+        insert_rows(client, &bounded).await?;
+        for (hash, id) in find(client, bounded.keys()).await? {
+            if let Some((encoded, _)) = bounded.remove(&hash) {
+                self.dimensions.extend(encoded.into_iter().map(|texts| (texts.into(), id)));
             }
         }
         Ok(())
@@ -109,11 +128,38 @@ impl Remembered {
     }
 }
 
-/// The rows with these texts, by their hashes. All replicas go through them in the same order, so that none waits for one that waits for it.
-async fn find_or_insert(
+/// By hash: what is to have a row, and the encoded texts that it is the row of.
+type MissingRows<'a> = BTreeMap<Vec<u8>, (Vec<&'a [u8]>, RollupKey<'a>)>;
+
+/// The texts that come from outside and are there already.
+async fn known(client: &Client) -> Result<FreeTexts, LedgerError> {
+    let mut known: [HashSet<Box<str>>; FREE.len()] = Default::default();
+    for (dimension, known) in FREE.into_iter().zip(&mut known) {
+        let sql = format!("SELECT DISTINCT {} FROM tollgate.dimensions", dimension.column());
+        for row in client.query(&sql, &[]).await? {
+            let text: &str = row.try_get(0)?;
+            known.insert(text.into());
+        }
+    }
+    Ok(FreeTexts::new(known))
+}
+
+/// The rows that are there, by hash.
+async fn find(
     client: &Client,
-    missing: &BTreeMap<Vec<u8>, (&[u8], RollupKey<'_>)>,
+    hashes: impl Iterator<Item = &Vec<u8>>,
 ) -> Result<Vec<(Vec<u8>, i64)>, LedgerError> {
+    let hashes: Vec<&[u8]> = hashes.map(Vec::as_slice).collect();
+    if hashes.is_empty() {
+        return Ok(Vec::new());
+    }
+    let find = "SELECT hash, id FROM tollgate.dimensions WHERE hash = ANY($1)";
+    let rows = client.query(find, &[&hashes]).await?;
+    rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
+}
+
+/// Makes the rows with these texts. All replicas go through them in the same order, so that none waits for one that waits for it.
+async fn insert_rows(client: &Client, missing: &MissingRows<'_>) -> Result<(), LedgerError> {
     let hashes: Vec<&[u8]> = missing.keys().map(Vec::as_slice).collect();
     let columns = Dimension::ALL.map(Dimension::column).join(", ");
     let arrays: String =
@@ -129,9 +175,7 @@ async fn find_or_insert(
     let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&hashes];
     parameters.extend(texts.iter().map(|texts| texts as &(dyn ToSql + Sync)));
     client.execute(&insert, &parameters).await?;
-    let find = "SELECT hash, id FROM tollgate.dimensions WHERE hash = ANY($1)";
-    let rows = client.query(find, &[&hashes]).await?;
-    rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
+    Ok(())
 }
 
 /// PostgreSQL has no text with a zero byte.

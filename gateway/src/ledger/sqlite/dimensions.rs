@@ -1,11 +1,12 @@
 //! What records have in common, written once: who, where to, with what, and how it ended.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use aws_lc_rs::digest;
 use rusqlite::{Connection, OptionalExtension};
 
 use crate::ledger::dimension::{Dimension, Texts};
+use crate::ledger::free_texts::{FREE, FreeTexts};
 use crate::ledger::rollup::RollupKey;
 
 /// Combinations remembered, so that callers who invent models cost memory only for a while.
@@ -13,25 +14,44 @@ const REMEMBERED: usize = 32 << 10;
 
 /// Row ids by content.
 #[derive(Debug, Default)]
-pub(super) struct Dimensions(HashMap<Box<[u8]>, i64>);
+pub(super) struct Dimensions {
+    ids: HashMap<Box<[u8]>, i64>,
+    /// Read when the first row is made.
+    free: Option<FreeTexts>,
+}
 
 impl Dimensions {
-    /// The row with these texts, which `encoded` stands for; made if there is none.
+    /// The row with these texts, which `encoded` stands for, or with those of them that are not too many; made if there is none.
     pub(super) fn id(
         &mut self,
         connection: &Connection,
         encoded: &[u8],
         key: &RollupKey<'_>,
     ) -> rusqlite::Result<i64> {
-        if let Some(id) = self.0.get(encoded) {
+        if let Some(id) = self.ids.get(encoded) {
             return Ok(*id);
         }
-        let id = find_or_insert(connection, &key.texts)?;
-        if self.0.len() >= REMEMBERED {
-            self.0.clear();
+        let id = match find(connection, &key.texts)? {
+            Some(id) => id,
+            None => self.make(connection, key)?,
+        };
+        if self.ids.len() >= REMEMBERED {
+            self.ids.clear();
         }
-        self.0.insert(encoded.into(), id);
+        self.ids.insert(encoded.into(), id);
         Ok(id)
+    }
+
+    fn make(&mut self, connection: &Connection, key: &RollupKey<'_>) -> rusqlite::Result<i64> {
+        let free = match &mut self.free {
+            Some(free) => free,
+            none => none.insert(known(connection)?),
+        };
+        let texts = free.bounded(key.texts, key.minute);
+        match find(connection, &texts)? {
+            Some(id) => Ok(id),
+            None => insert(connection, &texts),
+        }
     }
 }
 
@@ -45,15 +65,27 @@ pub(crate) fn hash_of(texts: &Texts<'_>) -> digest::Digest {
     hash.finish()
 }
 
-fn find_or_insert(connection: &Connection, texts: &Texts<'_>) -> rusqlite::Result<i64> {
-    let hash = hash_of(texts);
-    let found = connection
-        .prepare_cached("SELECT id FROM dimensions WHERE hash = ?1")?
-        .query_row([hash.as_ref()], |row| row.get(0))
-        .optional()?;
-    if let Some(id) = found {
-        return Ok(id);
+/// The texts that come from outside and are there already.
+fn known(connection: &Connection) -> rusqlite::Result<FreeTexts> {
+    let mut known: [HashSet<Box<str>>; FREE.len()] = Default::default();
+    for (dimension, known) in FREE.into_iter().zip(&mut known) {
+        let sql = format!("SELECT DISTINCT {} FROM dimensions", dimension.column());
+        let mut statement = connection.prepare(&sql)?;
+        let texts = statement.query_map([], |row| row.get::<_, String>(0))?;
+        *known = texts.map(|text| text.map(Into::into)).collect::<Result<_, _>>()?;
     }
+    Ok(FreeTexts::new(known))
+}
+
+fn find(connection: &Connection, texts: &Texts<'_>) -> rusqlite::Result<Option<i64>> {
+    connection
+        .prepare_cached("SELECT id FROM dimensions WHERE hash = ?1")?
+        .query_row([hash_of(texts).as_ref()], |row| row.get(0))
+        .optional()
+}
+
+fn insert(connection: &Connection, texts: &Texts<'_>) -> rusqlite::Result<i64> {
+    let hash = hash_of(texts);
     let sql = format!(
         "INSERT INTO dimensions (hash, {}) VALUES (?1{})",
         Dimension::ALL.map(Dimension::column).join(", "),

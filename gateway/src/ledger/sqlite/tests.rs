@@ -353,3 +353,29 @@ fn hours_have_what_their_minutes_have_in_a_new_store_and_in_one_that_had_none() 
     drop(Store::open(directory.path()).unwrap());
     assert_eq!(by_hour(directory.path()), [hours.clone(), hours]);
 }
+
+#[test]
+fn models_that_callers_make_up_grow_the_store_only_so_far_and_each_call_counts() {
+    let directory = directory();
+    let entries: Vec<Entry> = (0..1_100)
+        .map(|n| {
+            let mut made_up = record(&hold(RecordId::new()));
+            made_up.model = Some(crate::ledger::Bounded::new(&format!("made-up-{n}")));
+            a_record(&made_up)
+        })
+        .collect();
+    write(directory.path(), "a.journal", &entries);
+    let mut store = Store::open(directory.path()).unwrap();
+    assert_eq!(read(&mut store, directory.path()), 1_100);
+    assert_eq!(count(directory.path()), 1_100);
+    let (mut rows, mut others) = (0, 0);
+    let reader = StoreReader::open(directory.path()).unwrap();
+    reader
+        .query("SELECT count(*) FROM dimensions", &[], |row| row.get(0).map(|found: i64| rows = found))
+        .unwrap();
+    let sql =
+        "SELECT sum(requests) FROM sums s JOIN dimensions d ON d.id = s.dimensions WHERE model = '(other)'";
+    reader.query(sql, &[], |row| row.get(0).map(|found: i64| others = found)).unwrap();
+    assert!((900..=1_001).contains(&rows), "{rows}");
+    assert_eq!(rows - 1 + others, 1_100);
+}
