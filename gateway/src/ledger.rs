@@ -43,6 +43,7 @@ pub(crate) mod segment;
 pub(crate) mod sqlite;
 #[cfg(test)]
 mod tests;
+mod timed_sums;
 mod varint;
 mod verify;
 

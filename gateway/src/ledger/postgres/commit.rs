@@ -19,6 +19,7 @@ use crate::ledger::free_texts::{FREE, FreeTexts};
 use crate::ledger::record::RecordId;
 use crate::ledger::rollup::{Rollup, RollupKey, RollupSums};
 use crate::ledger::sqlite::hash_of;
+use crate::ledger::timed_sums::{SumKey, TimedSums};
 
 /// The largest sum that is kept, so that adding to it cannot fail.
 const MOST: i64 = 1 << 61;
@@ -231,29 +232,19 @@ async fn insert(
     rows.iter().map(id).collect()
 }
 
-/// What rows of sums are for, but for their replica: minute or hour, row of dimensions, status.
-type SumKey = (i64, i64, i64);
-
 async fn add_sums(
     transaction: &Transaction<'_>,
     remembered: &Remembered,
     replica: i64,
     rollup: &Rollup,
 ) -> Result<(), LedgerError> {
-    let mut minutes: BTreeMap<SumKey, RollupSums> = BTreeMap::new();
-    let mut hours: BTreeMap<SumKey, RollupSums> = BTreeMap::new();
-    for (encoded, sums) in &rollup.sums {
-        let dimensions = remembered.dimensions.get(RollupKey::texts_of(encoded));
-        let (Some(key), Some(dimensions)) = (RollupKey::decode(encoded), dimensions) else {
-            return Err(failed("database", "a combination of dimensions has no row"));
-        };
-        let status = i64::from(key.status);
-        minutes.entry((key.minute, *dimensions, status)).or_default().add(sums);
-        hours.entry((key.minute.div_euclid(60), *dimensions, status)).or_default().add(sums);
-    }
-    for (suffix, time, sums) in [("", "minute", minutes), ("_by_hour", "hour", hours)] {
-        add_counts(transaction, (suffix, time), replica, &sums).await?;
-        add_usage(transaction, (suffix, time), replica, &sums).await?;
+    let sums = TimedSums::of(rollup, |texts, _| {
+        let row = remembered.dimensions.get(texts).copied();
+        row.ok_or_else(|| failed("database", "a combination of dimensions has no row"))
+    })?;
+    for (suffix, time, sums) in sums.tables() {
+        add_counts(transaction, (suffix, time), replica, sums).await?;
+        add_usage(transaction, (suffix, time), replica, sums).await?;
     }
     Ok(())
 }

@@ -9,7 +9,8 @@ use super::dimensions::Dimensions;
 use super::{Cursor, Store};
 use crate::ledger::LedgerError;
 use crate::ledger::record::RecordId;
-use crate::ledger::rollup::{ChargeKey, Rollup, RollupKey, RollupSums};
+use crate::ledger::rollup::{ChargeKey, Rollup, RollupSums};
+use crate::ledger::timed_sums::{SumKey, TimedSums};
 
 /// Stretches are joined up to this many bytes: what has to be read to find one record.
 const STRETCH: u64 = 1 << 20;
@@ -75,26 +76,18 @@ impl Store {
     }
 }
 
-/// What rows of sums are for: minute or hour, row of dimensions, status.
-type SumKey = (i64, i64, u16);
-
 fn add_sums(connection: &Connection, known: &mut Dimensions, rollup: &Rollup) -> rusqlite::Result<()> {
-    let mut minutes: Vec<(SumKey, &RollupSums)> = Vec::with_capacity(rollup.sums.len());
-    let mut hours: BTreeMap<SumKey, RollupSums> = BTreeMap::new();
-    for (encoded, sums) in &rollup.sums {
-        let Some(key) = RollupKey::decode(encoded) else { continue };
-        let dimensions = known.id(connection, RollupKey::texts_of(encoded), &key)?;
-        minutes.push(((key.minute, dimensions, key.status), sums));
-        hours.entry((key.minute.div_euclid(60), dimensions, key.status)).or_default().add(sums);
+    let sums = TimedSums::of(rollup, |texts, key| known.id(connection, texts, key))?;
+    for (suffix, time, sums) in sums.tables() {
+        add_rows(connection, (suffix, time), sums)?;
     }
-    add_rows(connection, ("", "minute"), minutes.into_iter())?;
-    add_rows(connection, ("_by_hour", "hour"), hours.iter().map(|(key, sums)| (*key, sums)))
+    Ok(())
 }
 
-fn add_rows<'a>(
+fn add_rows(
     connection: &Connection,
     (suffix, time): (&str, &str),
-    rows: impl Iterator<Item = (SumKey, &'a RollupSums)>,
+    rows: &BTreeMap<SumKey, RollupSums>,
 ) -> rusqlite::Result<()> {
     let added =
         RollupSums::COLUMNS.map(|column| format!("{column} = min({column} + excluded.{column}, {MOST})"));

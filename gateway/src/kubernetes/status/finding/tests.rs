@@ -87,7 +87,17 @@ fn a_limit_says_what_is_spent_held_and_left_and_of_counts_of_their_own_the_sum_a
         now: "2026-07-01T12:00Z".parse().unwrap(),
     };
     let lines = vec![line("a", 1_000_000_000, 500_000_000), line("b", 4_000_000_000, 0)];
-    let (member, said) = usage(lines).limits(std::slice::from_ref(&limit), &[25, 50]);
+    let budget = Arc::new(Budget {
+        name: "shop/web".parse().unwrap(),
+        applies_to: None,
+        parent: None,
+        limits: vec![limit.clone()],
+        thresholds: Box::from([25, 50]),
+        tells_forecast: false,
+        raises: Vec::new(),
+        is_broken: false,
+    });
+    let (member, said) = usage(lines).limits(&budget.limits, Some(&budget));
     assert_eq!(member.word(), "limits");
     let usd = |amount: u64| NanoUsd(amount).to_string();
     assert_eq!(
@@ -98,8 +108,8 @@ fn a_limit_says_what_is_spent_held_and_left_and_of_counts_of_their_own_the_sum_a
         }])
     );
     // Of what nobody used all is left, and a rate cannot be asked.
-    let (_, said) = usage(Vec::new()).limits(std::slice::from_ref(&limit), &[]);
+    let (_, said) = usage(Vec::new()).limits(&budget.limits, Some(&budget));
     assert_eq!((&said[0]["left"], &said[0]["held"]), (&json!(usd(10_000_000_000)), &json!(usd(0))));
     let rate = Limit { kind: LimitKind::Gcra { per: Duration::from_secs(1), burst: 1 }, ..limit.clone() };
-    assert!(usage(Vec::new()).limits(&[rate], &[]).1.is_null());
+    assert!(usage(Vec::new()).limits(&[rate], None).1.is_null());
 }
