@@ -26,18 +26,10 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_budget_that_is_raised_by_command_lets_refused_calls_pass_until_the_raise_ends() {
-    let mut plan = Plan::new();
-    plan.settings = plan.settings.resource(BUDGETS, BUDGET);
-    let mut fixture = plan.start(|_| Reply::status(200)).await;
-    let client = fixture.checkout();
-    let status = async || client.get("/up/x").await.status.as_u16();
-    assert_eq!([status().await, status().await, status().await], [200, 200, 429]);
-
-    let file = fixture.gateway.home().join("resources").join(BUDGETS);
+/// What cannot be raised is refused by its name.
+fn assert_refuses_what_is_wrong(fixture: &Fixture) {
     for (more, why) in [(["--until", "2020-01-01T00:00:00Z"], "--until"), (["--until", "never"], "--until")] {
-        let refused = raise(&fixture, &more);
+        let refused = raise(fixture, &more);
         assert!(!refused.status.success() && text(&refused.stderr).contains(why), "{refused:?}");
     }
     let by = |by: &str| {
@@ -63,6 +55,19 @@ async fn a_budget_that_is_raised_by_command_lets_refused_calls_pass_until_the_ra
         "1h",
     ]);
     assert!(!unknown.status.success() && text(&unknown.stderr).contains("no Budget nobody"), "{unknown:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_budget_that_is_raised_by_command_lets_refused_calls_pass_until_the_raise_ends() {
+    let mut plan = Plan::new();
+    plan.settings = plan.settings.resource(BUDGETS, BUDGET);
+    let mut fixture = plan.start(|_| Reply::status(200)).await;
+    let client = fixture.checkout();
+    let status = async || client.get("/up/x").await.status.as_u16();
+    assert_eq!([status().await, status().await, status().await], [200, 200, 429]);
+
+    let file = fixture.gateway.home().join("resources").join(BUDGETS);
+    assert_refuses_what_is_wrong(&fixture);
     let trial = raise(&fixture, &["--until", "1h", "--dry-run"]);
     assert!(trial.status.success() && text(&trial.stdout).contains("by: \"alice\""), "{trial:?}");
     assert_eq!(std::fs::read_to_string(&file).unwrap(), BUDGET, "nothing was written so far");

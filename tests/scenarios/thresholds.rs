@@ -251,7 +251,7 @@ async fn a_threshold_of_one_replica_is_told_once_also_over_a_crash_and_a_forecas
     // 92 of 100 lead past the amount in the first nine tenths of the day.
     if (8_640..70_000).contains(&begun) {
         eventually("it is foreseen", || is_foreseen(&replicas.thresholds())).await;
-    } else if begun < 8_000 || begun > 80_000 {
+    } else if !(8_000..=80_000).contains(&begun) {
         tokio::time::sleep(Duration::from_secs(6)).await;
         assert!(!is_foreseen(&replicas.thresholds()));
     }

@@ -25,6 +25,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 const READS_PER_SECOND: u64 = 2_000;
 /// How often all keys are noted again: the store may have lost them.
 const NOTE_EVERY: Duration = Duration::from_secs(60);
+/// Between two tries while the store does not answer.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// By how much clocks of replicas may differ.
 const SKEW: SignedDuration = SignedDuration::from_secs(5);
@@ -132,9 +133,8 @@ impl TotalsReader {
                         u64::try_from(counts).unwrap_or(u64::MAX).saturating_mul(self.replicas.live());
                     LOOK_EVERY.max(Duration::from_millis(reads.saturating_mul(1_000) / READS_PER_SECOND))
                 }
-                None => pause * 2,
+                None => (pause * 2).min(LONGEST_PAUSE),
             };
-            pause = pause.min(LONGEST_PAUSE);
         }
     }
 
