@@ -42,6 +42,7 @@ pub mod report;
 pub mod resources;
 pub mod sandbox;
 pub mod secret_kinds;
+pub mod slices_sim;
 pub mod spire;
 pub mod upstream;
 pub mod websockets;
