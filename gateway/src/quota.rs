@@ -323,6 +323,7 @@ impl Quota {
     pub fn restore(&self, charges: impl IntoIterator<Item = (Timestamp, Charge)>, policy: &Policy) {
         self.apply(policy);
         self.table.load().registry.restore(charges);
+        self.replicas.iter().for_each(|replicas| replicas.restored());
     }
 
     /// What every counted limit and every concurrency limit counts now, in no particular order. Each line is exact at one instant,
@@ -332,8 +333,11 @@ impl Quota {
         self.totals.complete(table.registry.usage(now), &table.registry, now)
     }
 
-    fn find(&self, pool: &PoolId) -> Option<(Item, Arc<KeyedCounter>)> {
-        self.table.load().registry.find(pool)
+    /// What is to be seen of a count and its limit, while somebody counts there.
+    fn look<T>(&self, pool: &PoolId, see: impl FnOnce(&Limit, &KeyedCounter) -> Option<T>) -> Option<T> {
+        let table = self.table.load();
+        let (limit, cell) = table.registry.find(pool)?;
+        see(limit, &cell)
     }
 
     fn adopt(&self, policy: &Policy, now: Timestamp) {

@@ -64,6 +64,7 @@ mod sessions;
 mod shared_budgets;
 mod shared_limits;
 mod signing;
+mod slices_sim;
 mod smuggling;
 mod sources;
 mod spire;

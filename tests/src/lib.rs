@@ -44,6 +44,7 @@ pub mod resources;
 pub mod sandbox;
 pub mod secret_kinds;
 pub mod sentinel;
+pub mod slices_sim;
 pub mod spire;
 pub mod upstream;
 pub mod websockets;

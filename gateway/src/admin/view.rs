@@ -55,6 +55,9 @@ impl AdminViews {
         if let Some(why) = self.identity.unready(Timestamp::now()) {
             return Some(why);
         }
+        if self.shared.quota.replicas().is_some_and(|replicas| replicas.is_superseded()) {
+            return Some("another process has the id of this replica: see the log".into());
+        }
         let broken = self.cores.iter().find_map(|core| core.journal.available().err());
         broken.map(|error| format!("the journal cannot be written: {error}"))
     }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
+use tollgate_policy::limit::slices::keeper::SliceTerms;
 use tollgate_policy::limit::{Limit, StoreFailure, Usage};
 
 /// How long a call is refused at once after the store had nothing for the one before, in milliseconds.
@@ -25,7 +26,13 @@ pub(crate) struct Replicas {
     asks: Mutex<Vec<PoolId>>,
     ready: Notify,
     up: AtomicBool,
+    /// The counts say what the ledger does.
+    restored: AtomicBool,
+    /// Another process has the directory, or a copy of it.
+    superseded: AtomicBool,
     live: AtomicU64,
+    /// When the lease of all counts ends, in milliseconds of the replica's clock.
+    ends: AtomicU64,
     /// When the store has answered last, in milliseconds of the replica's clock.
     heard: AtomicU64,
     lease: u64,
@@ -47,7 +54,7 @@ pub(crate) struct ReplicaStatus {
 }
 
 /// One count at the store.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct PoolId {
     pub(super) limit: Arc<str>,
     pub(super) key: Arc<str>,
@@ -59,8 +66,6 @@ pub(super) struct SliceLease {
     pool: PoolId,
     replicas: Arc<Replicas>,
     ceiling: AtomicU64,
-    /// When it ends, in milliseconds of the replica's clock.
-    ends: AtomicU64,
     others_spent: AtomicU64,
     /// More is asked for once this much is used.
     refill_at: AtomicU64,
@@ -82,17 +87,6 @@ pub(super) struct SliceReach {
     pub(super) free: u64,
 }
 
-/// What the keeper tells the cores.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct LeaseTerms {
-    pub(super) ceiling: u64,
-    pub(super) ends: u64,
-    pub(super) others_spent: u64,
-    pub(super) refill_at: u64,
-    /// Whether somebody has asked for more, and there was none.
-    pub(super) is_dry: bool,
-}
-
 impl Replicas {
     /// `lease` is how long a replica goes on without the store, `wait` how long a call waits for it.
     pub(crate) fn new(lease: Duration, wait: Duration) -> Arc<Self> {
@@ -102,6 +96,9 @@ impl Replicas {
             asks: Mutex::default(),
             ready: Notify::new(),
             up: AtomicBool::new(true),
+            restored: AtomicBool::new(false),
+            superseded: AtomicBool::new(false),
+            ends: AtomicU64::new(0),
             live: AtomicU64::new(1),
             heard: AtomicU64::new(0),
             lease: u64::try_from(lease.as_millis()).unwrap_or(u64::MAX),
@@ -135,6 +132,37 @@ impl Replicas {
     /// Returns what it was before.
     pub(super) fn set_up(&self, up: bool) -> bool {
         self.up.swap(up, Ordering::Relaxed)
+    }
+
+    /// Notes that the counts say what the ledger does.
+    pub(super) fn restored(&self) {
+        self.restored.store(true, Ordering::Relaxed);
+        self.ready.notify_one();
+    }
+
+    pub(super) fn is_restored(&self) -> bool {
+        self.restored.load(Ordering::Relaxed)
+    }
+
+    /// Whether another process has the directory, or a copy of it: nothing that replicas share is spent here any more.
+    pub(crate) fn is_superseded(&self) -> bool {
+        self.superseded.load(Ordering::Relaxed)
+    }
+
+    /// Stops for good to spend what replicas share. Returns whether that was so before.
+    pub(super) fn supersede(&self) -> bool {
+        self.ends.store(0, Ordering::Relaxed);
+        self.superseded.swap(true, Ordering::Relaxed)
+    }
+
+    /// Notes when the lease ends.
+    pub(super) fn extend(&self, ends: u64) {
+        self.ends.store(ends, Ordering::Relaxed);
+    }
+
+    /// Whether the lease runs.
+    fn runs(&self) -> bool {
+        self.now() < self.ends.load(Ordering::Relaxed)
     }
 
     /// Notes that the store has said how many replicas there are.
@@ -184,7 +212,6 @@ impl SliceLease {
             pool: PoolId { limit: Arc::clone(limit), key: Arc::clone(key) },
             replicas: Arc::clone(replicas),
             ceiling: AtomicU64::new(0),
-            ends: AtomicU64::new(0),
             others_spent: AtomicU64::new(0),
             refill_at: AtomicU64::new(u64::MAX),
             need: AtomicU64::new(0),
@@ -225,7 +252,8 @@ impl SliceLease {
 
     /// Whether the store is gone for longer than the lease, and nothing may be taken without it.
     pub(super) fn is_lost(&self, limit: &Limit) -> bool {
-        !self.runs() && !self.replicas.is_up() && !self.goes_on_alone(limit)
+        let has_store = self.replicas.is_up() && !self.replicas.is_superseded();
+        !self.runs() && !has_store && !self.goes_on_alone(limit)
     }
 
     /// Notes that so much is used now, and asks ahead of time for more.
@@ -259,7 +287,8 @@ impl SliceLease {
     /// Until what was asked for is answered; `None`: nothing is to be waited for.
     pub(super) fn answer(&self) -> Option<Notified<'_>> {
         let answered = self.answered.notified();
-        (self.asked.load(Ordering::Relaxed) && self.replicas.is_up()).then_some(answered)
+        let may_come = self.replicas.is_up() && !self.replicas.is_superseded();
+        (self.asked.load(Ordering::Relaxed) && may_come).then_some(answered)
     }
 
     /// What a call lacked, which is now told to the store.
@@ -273,11 +302,12 @@ impl SliceLease {
     }
 
     /// Takes what the store has said.
-    pub(super) fn agree(&self, terms: LeaseTerms) {
+    pub(super) fn agree(&self, terms: SliceTerms) {
         self.ceiling.store(terms.ceiling, Ordering::Relaxed);
-        self.ends.store(terms.ends, Ordering::Relaxed);
         self.others_spent.store(terms.others_spent, Ordering::Relaxed);
-        self.refill_at.store(terms.refill_at, Ordering::Relaxed);
+        if let Some(refill_at) = terms.refill_at {
+            self.refill_at.store(refill_at, Ordering::Relaxed);
+        }
         if terms.is_dry {
             self.dry_until.store(self.replicas.now().saturating_add(DRY), Ordering::Relaxed);
         }
@@ -291,10 +321,11 @@ impl SliceLease {
     }
 
     fn runs(&self) -> bool {
-        self.replicas.now() < self.ends.load(Ordering::Relaxed)
+        self.replicas.runs()
     }
 
     fn goes_on_alone(&self, limit: &Limit) -> bool {
-        limit.store_failure == StoreFailure::Local && !self.replicas.is_up()
+        let has_store = self.replicas.is_up() || self.replicas.is_superseded();
+        limit.store_failure == StoreFailure::Local && !has_store
     }
 }

@@ -89,9 +89,9 @@ impl Registry {
     }
 
     /// A count and its limit, while somebody counts there.
-    pub(super) fn find(&self, pool: &PoolId) -> Option<(Item, Arc<KeyedCounter>)> {
+    pub(super) fn find(&self, pool: &PoolId) -> Option<(&Limit, Arc<KeyedCounter>)> {
         let item = self.items.get(&pool.limit)?;
-        Some((item.clone(), item.counts.find(&pool.key)?))
+        Some((&item.limit, item.counts.find(&pool.key)?))
     }
 
     /// The plan of one grant; limits not known yet begin to count.

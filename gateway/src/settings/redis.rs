@@ -38,6 +38,10 @@ pub struct RedisSettings {
     #[serde(default = "lease")]
     #[schemars(extend("default" = "10s"))]
     pub lease: Interval,
+    /// How many copies of the primary have to have what it was told before it counts as answered. Without it 1 with `sentinel`, else 0.
+    #[serde(default)]
+    #[schemars(range(max = 16))]
+    pub acknowledged_by: Option<u32>,
     /// How long a call waits at most for the store, where this replica has nothing left. It may be `0s`.
     #[serde(default = "wait", deserialize_with = "value::pause")]
     #[schemars(with = "schema::PauseText", extend("default" = "50ms"))]
@@ -62,6 +66,7 @@ pub struct HostAndPort {
 }
 
 const LEASE: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(300);
+const MOST_COPIES: u32 = 16;
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
 fn prefix() -> String {
@@ -80,6 +85,11 @@ impl RedisSettings {
     pub(super) fn based(self, base: &Path) -> Self {
         let tls = self.tls.map(|tls| RedisTls { ca_file: tls.ca_file.map(|file| base.join(file)) });
         Self { tls, password_file: self.password_file.map(|file| base.join(file)), ..self }
+    }
+
+    /// How many copies have to acknowledge what the primary was told.
+    pub(crate) fn copies(&self) -> u32 {
+        self.acknowledged_by.unwrap_or_else(|| u32::from(self.sentinel.is_some()))
     }
 
     /// Fields that are out of bounds, with what is wrong.
@@ -115,6 +125,7 @@ impl RedisSettings {
             "without TLS the password can be read on the way: write `tls: {}`, or use a loopback address",
         );
         wrong(!LEASE.contains(&self.lease.0), "redis.lease", "from 1s to 5m");
+        wrong(self.copies() > MOST_COPIES, "redis.acknowledgedBy", "at most 16");
         wrong(self.wait > LONGEST_WAIT, "redis.wait", "at most 5s");
         problems
     }
@@ -160,10 +171,23 @@ mod tests {
     }
 
     #[test]
+    fn a_copy_has_to_acknowledge_where_sentinels_may_make_it_the_primary() {
+        for (more, copies) in [
+            ("", 0),
+            (r#", "sentinel": "main""#, 1),
+            (r#", "acknowledgedBy": 2"#, 2),
+            (r#", "sentinel": "main", "acknowledgedBy": 0"#, 0),
+        ] {
+            let settings = read(&format!(r#"{{"addresses": ["redis:6379"]{more}}}"#)).unwrap();
+            assert_eq!(settings.copies(), copies, "{more}");
+        }
+    }
+
+    #[test]
     fn what_is_out_of_bounds_is_named() {
-        let text = r#"{"addresses": [], "prefix": "a b", "sentinel": "", "username": "u", "lease": "500ms", "wait": "6s"}"#;
+        let text = r#"{"addresses": [], "prefix": "a b", "sentinel": "", "username": "u", "lease": "500ms", "acknowledgedBy": 17, "wait": "6s"}"#;
         let fields: Vec<_> = read(text).unwrap().problems().into_iter().map(|(field, _)| field).collect();
-        let all = ["addresses", "prefix", "sentinel", "username", "lease", "wait"]
+        let all = ["addresses", "prefix", "sentinel", "username", "lease", "acknowledgedBy", "wait"]
             .map(|field| format!("redis.{field}"));
         assert_eq!(fields, all);
     }

@@ -13,6 +13,8 @@ use super::{Per, Window};
 
 /// How long a caller should wait for others' holds to settle: nobody can know, and a call seldom takes less.
 const HELD_RETRY: Duration = Duration::from_secs(1);
+/// How many windows that are over are remembered: as many of the shortest as clocks may differ by.
+const LEFT: usize = 8;
 
 /// The spent and held amounts of one (limit, key), in the limit's unit.
 #[derive(Debug, Default)]
@@ -22,6 +24,8 @@ pub struct Counter {
     spent: u128,
     held: u128,
     opened: u64,
+    /// The ends of calendar windows that are over, and what each had used: those that others may still be in.
+    left: Vec<(i64, u64)>,
     /// The calendar period last worked out, with its unit and timezone: it is asked for far more often than it ends.
     calendar: Option<(Per, Box<str>, Period)>,
 }
@@ -185,9 +189,22 @@ impl Counter {
         while let Some(gone) = self.slots.front().filter(|slot| slot.end <= period.since) {
             self.spent -= u128::from(gone.spent);
             self.held -= u128::from(gone.held);
+            if period.is_calendar() {
+                self.left.truncate(LEFT - 1);
+                self.left.insert(0, (gone.end, gone.spent.saturating_add(gone.held)));
+            }
             self.slots.pop_front();
         }
         period
+    }
+
+    /// The most that was used in a calendar window that ended within this time before `now`.
+    pub fn used_before(&mut self, window: &Window, within: Duration, now: Timestamp) -> u64 {
+        self.advance(window, now);
+        let since =
+            now.as_millisecond().saturating_sub(i64::try_from(within.as_millis()).unwrap_or(i64::MAX));
+        let lately = self.left.iter().filter(|(end, _)| *end > since);
+        lately.map(|(_, used)| *used).max().unwrap_or(0)
     }
 
     fn period(&mut self, window: &Window, now: Timestamp) -> Period {

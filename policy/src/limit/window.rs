@@ -32,6 +32,11 @@ impl Period {
         *self != Self::ALL && (self.start..self.end).contains(&now.as_millisecond())
     }
 
+    /// Whether it begins anew at one moment.
+    pub(super) fn is_calendar(&self) -> bool {
+        self.reach == 0
+    }
+
     /// When a slice with this end is outside the window.
     pub(super) fn drops(&self, end: i64) -> i64 {
         if self.reach > 0 { end.saturating_add(self.reach) } else { end.max(self.end) }
@@ -50,13 +55,19 @@ impl Window {
         }
     }
 
-    /// When the calendar window of `now` began. `None` for a rolling one, which never begins anew.
-    pub fn begun(&self, now: Timestamp) -> Option<Timestamp> {
+    /// How long at most a hold counts, whenever it is taken.
+    pub fn longest(&self) -> Duration {
         match self {
-            Self::Rolling { .. } => None,
-            Self::Calendar { per, timezone } => {
-                Timestamp::from_millisecond(calendar(*per, timezone, now)?.start).ok()
+            Self::Rolling { length, slices } => {
+                let length = Duration::try_from(*length).unwrap_or_default();
+                length.saturating_add(length / (*slices).max(1)).saturating_add(Duration::from_millis(2))
             }
+            // A day may have 25 hours, and a month 31 days and an hour.
+            Self::Calendar { per, .. } => match per {
+                Per::Month => Duration::from_secs(31 * 86_400 + 3_600),
+                Per::Day | Per::Week => per.length() + Duration::from_secs(3_600),
+                Per::Second | Per::Minute | Per::Hour => per.length(),
+            },
         }
     }
 

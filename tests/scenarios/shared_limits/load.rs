@@ -40,6 +40,63 @@ impl Tally {
     fn answered(&self) -> usize {
         self.paid.lock().unwrap().len()
     }
+
+    /// Nothing was overspent, and nobody was refused for nothing.
+    fn judge(&self, billed: u64, amount: u64) {
+        let free = self.free_at_refusal.lock().unwrap().clone();
+        let most_free = free.iter().max().copied().unwrap_or(0);
+        println!(
+            "{} answered, {} of {amount} tokens billed; refused {} times in trouble, {} times in good times with at most {most_free} \
+             free; {} broken off",
+            self.answered(),
+            billed,
+            self.refused_in_trouble.load(Ordering::SeqCst),
+            free.len(),
+            self.broken.load(Ordering::SeqCst),
+        );
+        assert!(self.other.lock().unwrap().is_empty(), "{:?}", self.other.lock().unwrap());
+        assert!(billed <= amount, "overspent by {}", billed - amount);
+        assert!(
+            most_free <= HOLD * CALLS_OF_A_SLICE,
+            "a call was refused while {most_free} tokens were free"
+        );
+        // Only the calls of the replica that was killed have broken off.
+        assert!(self.broken.load(Ordering::SeqCst) <= 10);
+    }
+}
+
+/// What the budget rests on.
+enum Fails {
+    Replica,
+    Redis,
+    Primary,
+    Network,
+}
+
+/// Has it fail, and come back.
+async fn fail(replicas: &mut Replicas<Sentinels>, fails: Fails) {
+    match fails {
+        Fails::Replica => {
+            replicas.gateways[2].kill();
+            tokio::time::sleep(LEASE).await;
+            replicas.gateways[2].restart().await;
+        }
+        Fails::Redis => {
+            let primary = replicas.redis.primary();
+            replicas.redis.servers[primary].kill();
+            replicas.redis.servers[primary].restart().await;
+        }
+        Fails::Primary => replicas.redis.fail_over().await,
+        Fails::Network => {
+            run("nft add table inet cut");
+            run("nft add chain inet cut out { type filter hook output priority 0 ; }");
+            for server in &replicas.redis.servers {
+                run(&format!("nft add rule inet cut out tcp dport {} drop", server.port()));
+            }
+            tokio::time::sleep(CUT).await;
+            run("nft delete table inet cut");
+        }
+    }
 }
 
 /// Calls until the budget has run out, whatever becomes of its replica meanwhile.
@@ -130,56 +187,18 @@ async fn nothing_is_overspent_or_lost_while_each_part_fails_in_turn() {
     let callers: Vec<_> = (0..30)
         .map(|n| tokio::spawn(caller(replicas.client(n % 3), tally.clone(), replicas.billed.clone(), amount)))
         .collect();
-    reach(&replicas, &tally, calls / 6, amount).await;
-    tally.is_troubled.store(true, Ordering::SeqCst);
-    replicas.gateways[2].kill();
-    tokio::time::sleep(LEASE).await;
-    replicas.gateways[2].restart().await;
-    calm(&tally).await;
-
-    reach(&replicas, &tally, calls * 2 / 6, amount).await;
-    tally.is_troubled.store(true, Ordering::SeqCst);
-    let primary = replicas.redis.primary();
-    replicas.redis.servers[primary].kill();
-    replicas.redis.servers[primary].restart().await;
-    calm(&tally).await;
-
-    reach(&replicas, &tally, calls * 3 / 6, amount).await;
-    tally.is_troubled.store(true, Ordering::SeqCst);
-    replicas.redis.fail_over().await;
-    calm(&tally).await;
-
-    reach(&replicas, &tally, calls * 4 / 6, amount).await;
-    tally.is_troubled.store(true, Ordering::SeqCst);
-    run("nft add table inet cut");
-    run("nft add chain inet cut out { type filter hook output priority 0 ; }");
-    for server in &replicas.redis.servers {
-        run(&format!("nft add rule inet cut out tcp dport {} drop", server.port()));
+    for (part, fails) in
+        [Fails::Replica, Fails::Redis, Fails::Primary, Fails::Network].into_iter().enumerate()
+    {
+        reach(&replicas, &tally, calls * (part + 1) / 6, amount).await;
+        tally.is_troubled.store(true, Ordering::SeqCst);
+        fail(&mut replicas, fails).await;
+        calm(&tally).await;
     }
-    tokio::time::sleep(CUT).await;
-    run("nft delete table inet cut");
-    calm(&tally).await;
     for caller in callers {
         caller.await.expect("a caller");
     }
-
-    let billed = replicas.billed.load(Ordering::SeqCst);
-    let free = tally.free_at_refusal.lock().unwrap().clone();
-    let most_free = free.iter().max().copied().unwrap_or(0);
-    println!(
-        "{} answered, {} of {amount} tokens billed; refused {} times in trouble, {} times in good times with at most {most_free} \
-         free; {} broken off",
-        tally.answered(),
-        billed,
-        tally.refused_in_trouble.load(Ordering::SeqCst),
-        free.len(),
-        tally.broken.load(Ordering::SeqCst),
-    );
-    assert!(tally.other.lock().unwrap().is_empty(), "{:?}", tally.other.lock().unwrap());
-    assert!(billed <= amount, "overspent by {}", billed - amount);
-    assert!(most_free <= HOLD * CALLS_OF_A_SLICE, "a call was refused while {most_free} tokens were free");
-    // Only the calls of the replica that was killed have broken off.
-    assert!(tally.broken.load(Ordering::SeqCst) <= 10);
+    tally.judge(replicas.billed.load(Ordering::SeqCst), amount);
     eventually("nothing is held", || replicas.sum("tollgate_limit_held") == 0.0).await;
     let answered: BTreeSet<String> = tally.paid.lock().unwrap().iter().cloned().collect();
     assert_eq!(answered.len(), tally.answered(), "ids are each one call's");

@@ -8,7 +8,8 @@ use tollgate_tests::sentinel::{PRIMARY, Sentinels};
 use super::*;
 
 /// What the reference says that the user needs.
-const RIGHTS: &str = "~tollgate:* -@all +@hash +@scripting +info +pexpireat +time +wait +role";
+const RIGHTS: &str =
+    "~tollgate:* -@all +@hash +@set +@sortedset +@scripting +info +pexpire +pexpireat +pexpiretime +time";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_user_with_no_more_rights_than_the_reference_names_shares_limits_over_tls() {

@@ -60,14 +60,6 @@ impl SliceStore {
         Ok(spent)
     }
 
-    /// The connection, which is to be put back unless something failed.
-    pub(super) async fn connected(&mut self) -> Result<MultiplexedConnection, SliceStoreError> {
-        match self.connection.take() {
-            Some(connection) => Ok(connection),
-            None => self.connect().await,
-        }
-    }
-
     pub(super) fn own_key(&self, name: &str) -> String {
         let prefix = &self.settings.prefix;
         format!("{prefix}:{{{prefix}}}:{name}")

@@ -1,28 +1,30 @@
 //! Counts that replicas share, with a store that the test plays.
 
-use super::super::lease::LeaseTerms;
+use tollgate_policy::limit::slices::keeper::SliceTerms;
+
 use super::*;
 
 /// A world of one limit whose replica has `ceiling` of it for as long as the test takes.
-fn leased(limit: Limit, terms: Option<LeaseTerms>) -> (World, Arc<Replicas>) {
+fn leased(limit: Limit, terms: Option<SliceTerms>) -> (World, Arc<Replicas>) {
     let replicas = Replicas::new(Duration::from_secs(60), Duration::ZERO);
     let quota = Quota::shared(Arc::clone(&replicas));
     let plan = quota.plan(&[limit]);
     let world = World { quota, plan };
     if let Some(terms) = terms {
+        replicas.extend(u64::MAX);
         agree(&world, terms);
     }
     (world, replicas)
 }
 
-fn agree(world: &World, terms: LeaseTerms) {
+fn agree(world: &World, terms: SliceTerms) {
     let item = &world.plan.items[0];
     let cell = item.counts.cell("", &item.limit, now());
     cell.lease.as_ref().expect("a shared count").agree(terms);
 }
 
-fn terms(ceiling: u64, others_spent: u64) -> LeaseTerms {
-    LeaseTerms { ceiling, ends: u64::MAX, others_spent, refill_at: ceiling / 2, is_dry: false }
+fn terms(ceiling: u64, others_spent: u64) -> SliceTerms {
+    SliceTerms { ceiling, others_spent, refill_at: Some(ceiling / 2), is_dry: false }
 }
 
 #[test]
@@ -55,22 +57,22 @@ fn a_count_that_nothing_is_leased_of_asks_for_what_the_call_needs() {
     assert_eq!(world.refusal(WEB, demand(40, 0)).reason, Reason::BudgetHeld);
     let asks = replicas.take_asks();
     assert_eq!(asks.iter().map(|ask| &*ask.limit).collect::<Vec<_>>(), ["grant/test/tokens/day/shared"]);
-    let (_, cell) = world.quota.find(&asks[0]).unwrap();
-    assert_eq!(cell.lease.as_ref().unwrap().take_need(), 40);
+    let need = world.quota.look(&asks[0], |_, cell| cell.lease.as_ref().map(|lease| lease.take_need()));
+    assert_eq!(need, Some(40));
 }
 
 #[test]
 fn a_call_does_not_wait_for_a_store_that_has_just_had_nothing() {
-    let (world, replicas) = leased(tokens(1_000), Some(LeaseTerms { is_dry: true, ..terms(0, 0) }));
+    let (world, replicas) = leased(tokens(1_000), Some(SliceTerms { is_dry: true, ..terms(0, 0) }));
     assert_eq!(world.refusal(WEB, demand(40, 0)).reason, Reason::BudgetHeld);
     assert!(replicas.take_asks().is_empty());
 }
 
 #[test]
 fn without_the_store_a_limit_denies_or_each_replica_has_its_even_part() {
-    let ended = LeaseTerms { ends: 0, ..terms(1_000, 300) };
     for (store_failure, fits) in [(StoreFailure::Deny, 0), (StoreFailure::Local, 250)] {
-        let (world, replicas) = leased(Limit { store_failure, ..tokens(1_000) }, Some(ended));
+        let (world, replicas) = leased(Limit { store_failure, ..tokens(1_000) }, Some(terms(1_000, 300)));
+        replicas.extend(0);
         replicas.hear(4);
         assert_eq!(
             world.refusal(WEB, demand(1, 0)).reason,
@@ -83,6 +85,17 @@ fn without_the_store_a_limit_denies_or_each_replica_has_its_even_part() {
         let refused = world.refusal(WEB, demand(1, 0)).reason;
         let expected = if fits == 0 { Reason::LimitsUnavailable } else { Reason::BudgetHeld };
         assert_eq!(refused, expected);
+    }
+}
+
+#[test]
+fn a_process_that_another_has_superseded_spends_nothing_whatever_the_limit_says() {
+    for store_failure in [StoreFailure::Deny, StoreFailure::Local] {
+        let (world, replicas) = leased(Limit { store_failure, ..tokens(1_000) }, Some(terms(1_000, 0)));
+        world.hold(WEB, demand(40, 0)).unwrap().release();
+        assert!(!replicas.supersede() && replicas.supersede());
+        replicas.set_up(false);
+        assert_eq!(world.refusal(WEB, demand(1, 0)).reason, Reason::LimitsUnavailable);
     }
 }
 
@@ -116,7 +129,7 @@ fn what_the_ledger_says_was_spent_is_told_to_the_store() {
 #[test]
 fn an_amount_is_gone_past_only_once_no_other_replica_has_given_what_is_lacking() {
     let flagged = Limit { on_exhausted: OnExhausted::Flag, ..tokens(1_000) };
-    let (world, _replicas) = leased(flagged, None);
+    let (world, replicas) = leased(flagged, None);
     let id: Identity = WEB.parse().unwrap();
     let take = |can_wait| {
         let asked = HoldTerms { model: None, can_wait };
@@ -124,6 +137,7 @@ fn an_amount_is_gone_past_only_once_no_other_replica_has_given_what_is_lacking()
     };
     assert_eq!(take(true).unwrap_err().reason, Reason::BudgetHeld, "it may be had elsewhere");
     assert!(take(false).is_ok());
+    replicas.extend(u64::MAX);
     agree(&world, terms(100, 990));
     assert!(take(true).is_ok(), "it is used up, whoever is asked");
 }

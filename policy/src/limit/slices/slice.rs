@@ -2,47 +2,22 @@
 
 use std::collections::BTreeMap;
 
-use super::{Granted, ReplicaId, Share};
-use crate::limit::Usage;
+use super::words::{Granted, Holder, Share, WANTED_FOR};
 
 /// What a replica has of one count, and what it knows of the others.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Slice {
     ceiling: u64,
-    /// When the lease ends, in milliseconds of the replica's own clock, counted from before it asked.
-    ends: u64,
-    /// Whether another found nothing lately.
-    wanted: bool,
-    rebuilding: bool,
-    others: BTreeMap<ReplicaId, Share>,
+    /// Until when another wants what is not used, in milliseconds of the replica's own clock.
+    wanted_until: u64,
+    others: BTreeMap<Holder, Share>,
     others_spent: u64,
 }
 
-/// What a replica tells and asks the store.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
-pub struct Ask {
-    /// The limit's amount.
-    pub cap: u64,
-    /// What the replica may still have spent and hold: it has lowered its share to this already.
-    pub keep: u64,
-    /// What it has spent in the window.
-    pub spent: u64,
-    /// What a call needs that waits for it; 0: none does.
-    pub need: u64,
-    /// What it would like to have.
-    pub want: u64,
-    /// How long it may spend after the ask, in milliseconds.
-    pub lease: u64,
-    /// How long what is held at the lease's end counts after that, in milliseconds.
-    pub counts_for: u64,
-    /// The others' shares as it knew them, where the store has lost its own knowledge.
-    pub known: BTreeMap<ReplicaId, Share>,
-}
-
 impl Slice {
-    /// What may be spent and held at this time of the replica's own clock; `None`: the lease has ended.
-    pub fn ceiling(&self, now: u64) -> Option<u64> {
-        (now < self.ends).then_some(self.ceiling)
+    /// What may be spent and held while the lease runs.
+    pub fn ceiling(&self) -> u64 {
+        self.ceiling
     }
 
     /// What others have spent, as the store knew when it was asked last.
@@ -50,52 +25,44 @@ impl Slice {
         self.others_spent
     }
 
-    /// How many shares of others there are.
-    pub fn others(&self) -> usize {
-        self.others.len()
+    /// The others' shares, to be told to a store that may not know them.
+    pub fn others(&self) -> &BTreeMap<Holder, Share> {
+        &self.others
     }
 
-    /// Gives back all but what is used and `spare` of it, or all but that where another needs it or the lease has ended. To be called while
+    /// Gives back all but `used` and `spare` of it, or all but `used` where another needs it or the lease does not run. To be called while
     /// nobody can hold anything: what is kept is told to the store.
     #[must_use]
-    pub fn lower(&mut self, usage: Usage, spare: u64, now: u64) -> u64 {
-        let used = usage.spent.saturating_add(usage.held);
-        let keep = match self.ceiling(now) {
-            Some(ceiling) if !self.wanted => ceiling.min(used.saturating_add(spare)),
-            _ => used,
+    pub fn lower(&mut self, used: u64, spare: u64, runs: bool, now: u64) -> u64 {
+        let keep = match runs {
+            true if self.is_wanted(now) => used,
+            true => self.ceiling.min(used.saturating_add(spare)),
+            false => used,
         };
         // More than a share can be used where a call used more than it held.
         self.ceiling = keep.max(used);
         self.ceiling
     }
 
-    /// Keeps all of it, or what is used where the lease has ended. To be called as [`Self::lower`] is.
-    #[must_use]
-    pub fn keep(&mut self, usage: Usage, now: u64) -> u64 {
-        let used = usage.spent.saturating_add(usage.held);
-        self.ceiling = self.ceiling(now).unwrap_or(used).max(used);
-        self.ceiling
+    /// Notes that another wants what is not used.
+    pub fn want(&mut self, now: u64) {
+        self.wanted_until = now.saturating_add(WANTED_FOR);
     }
 
-    /// The others' shares to tell a store that has lost its memory, or may have while this replica was cut off.
-    pub fn known(&self, now: u64) -> BTreeMap<ReplicaId, Share> {
-        if self.rebuilding || now >= self.ends { self.others.clone() } else { BTreeMap::new() }
+    /// Whether another wants what is not used.
+    pub fn is_wanted(&self, now: u64) -> bool {
+        self.wanted_until > now
     }
 
-    /// Takes what the store has granted to an ask that was sent at `asked` of the replica's own clock.
-    pub fn take(&mut self, grant: Granted, asked: u64, lease: u64) {
-        self.ceiling = self.ceiling.saturating_add(grant.more);
-        self.ends = self.ends.max(asked.saturating_add(lease));
-        self.wanted = grant.wanted;
+    /// Takes what the store has granted. While it is `rebuilding` it knows a part of what was known.
+    pub fn take(&mut self, grant: Granted, rebuilding: bool, now: u64) {
+        self.ceiling = if grant.preceded { 0 } else { self.ceiling.saturating_add(grant.more) };
+        self.wanted_until = if grant.wanted { now.saturating_add(WANTED_FOR) } else { 0 };
         self.others_spent = grant.others_spent;
-        if grant.rebuilding {
-            // What was known before is told with the next ask; what the store knows now is a part of it.
-            for (other, share) in grant.others {
-                self.others.insert(other, share);
-            }
+        if rebuilding {
+            self.others.extend(grant.others);
         } else {
             self.others = grant.others;
         }
-        self.rebuilding = grant.rebuilding;
     }
 }
