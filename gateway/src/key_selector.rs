@@ -196,7 +196,7 @@ impl<'a> KeySelector<'a> {
     /// The first key that can be used and had, of those that this call has not tried.
     async fn pick(&mut self, credential: &Arc<Credential>) -> Option<SelectedKey> {
         loop {
-            let at = self.choose(credential, Instant::now())?;
+            let at = self.choose(credential)?;
             let secrets = &self.core.shared.secrets;
             if let Some(cached) = secrets.peek(credential, at) {
                 return Some(self.chosen(credential, at, cached));
@@ -225,10 +225,11 @@ impl<'a> KeySelector<'a> {
         self.peek(credential, at).map(|secret| self.chosen(credential, at, secret))
     }
 
-    fn choose(&self, credential: &Credential, now: Instant) -> Option<usize> {
+    fn choose(&self, credential: &Credential) -> Option<usize> {
         if !credential.is_pool() {
             return (!self.was_tried(credential, 0)).then_some(0);
         }
+        let now = Instant::now();
         if self.is_through() {
             return None;
         }

@@ -2,8 +2,9 @@
 //!
 //! **Invariant:** what is counted is bounded, and nothing is left out: beyond [`KINDS`] kinds, callers are counted together, and so are hosts.
 
+use std::borrow::Borrow;
 use std::hash::{Hash, Hasher};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 use tollgate_policy::caller::Identity;
@@ -51,13 +52,69 @@ enum Deed {
     Benched(Arc<str>),
 }
 
+/// The same where nothing of it is kept.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct UseRef<'a> {
+    caller: Option<&'a Identity>,
+    credential: &'a ResourceId,
+    alias: Option<&'a Name>,
+    secret: Option<&'a str>,
+    version: Option<&'a str>,
+    host: Option<&'a str>,
+    deed: &'a Deed,
+}
+
+/// One that is kept or not: so one that was counted is found without making another.
+trait AnyUse {
+    fn parts(&self) -> UseRef<'_>;
+}
+
+impl AnyUse for Use {
+    fn parts(&self) -> UseRef<'_> {
+        UseRef {
+            caller: self.caller.as_ref(),
+            credential: &self.credential,
+            alias: self.alias.as_ref(),
+            secret: self.secret.as_deref(),
+            version: self.version.as_deref(),
+            host: self.host.as_ref().map(Bounded::as_str),
+            deed: &self.deed,
+        }
+    }
+}
+
+impl AnyUse for UseRef<'_> {
+    fn parts(&self) -> UseRef<'_> {
+        *self
+    }
+}
+
+impl<'a> Borrow<dyn AnyUse + 'a> for Use {
+    fn borrow(&self) -> &(dyn AnyUse + 'a) {
+        self
+    }
+}
+
+impl PartialEq for dyn AnyUse + '_ {
+    fn eq(&self, other: &Self) -> bool {
+        self.parts() == other.parts()
+    }
+}
+
+impl Eq for dyn AnyUse + '_ {}
+
+impl Hash for dyn AnyUse + '_ {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let UseRef { caller, credential, host, deed, .. } = self.parts();
+        // These tell most uses apart; the rest rarely differs and is left to `Eq`.
+        (caller, host, credential, deed).hash(state);
+    }
+}
+
 impl Hash for Use {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        // These tell most uses apart; the rest rarely differs and is left to `Eq`.
-        self.caller.hash(state);
-        self.host.hash(state);
-        self.credential.hash(state);
-        self.deed.hash(state);
+        let any: &dyn AnyUse = self;
+        any.hash(state);
     }
 }
 
@@ -71,8 +128,8 @@ struct Count {
 impl Uses {
     /// A call is about to carry this secret.
     pub(crate) fn injected(&self, record: &Record, secret: &Secret) {
-        let secret = (Some(secret.reference_shared()), Some(secret.version().shared()));
-        self.note(record, secret, Deed::Injected);
+        let (reference, version) = (secret.reference_shared(), secret.version().shared());
+        self.note(record, (Some(&reference), Some(&version)), Deed::Injected);
     }
 
     /// A call is about to leave on a connection that shows this client certificate.
@@ -89,8 +146,7 @@ impl Uses {
         if let Some(certificate) = blamed {
             self.about(record, certificate, None, Deed::Refused(reason));
         } else {
-            let version = record.credential_version.clone();
-            self.note(record, (None, version), Deed::Refused(reason));
+            self.note(record, (None, record.credential_version.as_ref()), Deed::Refused(reason));
         }
     }
 
@@ -113,10 +169,25 @@ impl Uses {
         });
     }
 
-    fn note(&self, record: &Record, (secret, version): (Option<Arc<str>>, Option<Arc<str>>), deed: Deed) {
-        let Some(credential) = record.credential.clone() else { return };
+    fn note(&self, record: &Record, (secret, version): (Option<&Arc<str>>, Option<&Arc<str>>), deed: Deed) {
+        let Some(credential) = &record.credential else { return };
+        let kind = UseRef {
+            caller: record.caller.as_ref(),
+            credential,
+            alias: record.alias.as_ref(),
+            secret: secret.map(|secret| &**secret),
+            version: version.map(|version| &**version),
+            host: record.host.as_ref().map(Bounded::as_str),
+            deed: &deed,
+        };
+        let now = Timestamp::now();
+        let mut counts = self.counts();
+        if counts.again(&kind, now) {
+            return;
+        }
         let (caller, host, alias) = (record.caller.clone(), record.host.clone(), record.alias.clone());
-        self.add(Use { caller, credential, alias, secret, version, host, deed });
+        let (credential, secret, version) = (credential.clone(), secret.cloned(), version.cloned());
+        counts.add(Use { caller, credential, alias, secret, version, host, deed }, Count::once(now));
     }
 
     /// About a client certificate, which is no key of the call.
@@ -133,18 +204,35 @@ impl Uses {
     }
 
     fn add(&self, kind: Use) {
-        let now = Timestamp::now();
-        let once = Count { first: now, last: now, count: 1 };
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).add(kind, once);
+        self.counts().add(kind, Count::once(Timestamp::now()));
+    }
+
+    fn counts(&self) -> MutexGuard<'_, Counts> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes what was counted.
     pub(super) fn take(&self) -> Counts {
-        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut *self.counts())
+    }
+}
+
+impl Count {
+    const fn once(now: Timestamp) -> Self {
+        Self { first: now, last: now, count: 1 }
     }
 }
 
 impl Counts {
+    /// Counts one more, if there was one of its kind.
+    fn again(&mut self, kind: &UseRef<'_>, now: Timestamp) -> bool {
+        let kind: &dyn AnyUse = kind;
+        let Some(own) = self.0.get_mut(kind) else { return false };
+        own.last = own.last.max(now);
+        own.count += 1;
+        true
+    }
+
     fn add(&mut self, mut kind: Use, more: Count) {
         if self.0.len() >= KINDS && !self.0.contains_key(&kind) {
             (kind.caller, kind.host) = (None, None);

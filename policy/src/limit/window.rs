@@ -71,6 +71,16 @@ impl Window {
         }
     }
 
+    /// When the calendar window of `now` began. `None` for a rolling one, which never begins anew.
+    pub fn begun(&self, now: Timestamp) -> Option<Timestamp> {
+        match self {
+            Self::Rolling { .. } => None,
+            Self::Calendar { per, timezone } => {
+                Timestamp::from_millisecond(calendar(*per, timezone, now)?.start).ok()
+            }
+        }
+    }
+
     /// When it begins anew on the calendar; `None`: it rolls, and has no such moment, or the calendar cannot express it.
     pub fn resets(&self, now: Timestamp) -> Option<Timestamp> {
         match self {

@@ -82,7 +82,13 @@ impl Account {
         self.record.units = units;
         self.record.tier = tier.map(Bounded::new);
         self.record.usage_source = source;
-        self.record.model_answered = told.model.as_deref().map(Bounded::new);
+        // It is mostly the one that was asked for.
+        let asked = self.record.model.as_ref();
+        let named = |model: &str| match asked.filter(|asked| asked.as_str() == model) {
+            Some(asked) => asked.clone(),
+            None => Bounded::new(model),
+        };
+        self.record.model_answered = told.model.as_deref().map(named);
         self.record.price_version = call.price_version();
         cost
     }
