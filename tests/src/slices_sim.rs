@@ -120,7 +120,7 @@ impl Random {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Event {
     Calls(u64),
     Settles { replica: usize, held: u64, used: u64 },
@@ -265,7 +265,7 @@ impl World {
 
     fn call(&mut self, caller: u64) {
         let Setting { every, fewer_at, lease, wait, .. } = self.setting;
-        if caller % 4 == 0 && self.now > lease + 1_000 + fewer_at {
+        if caller.is_multiple_of(4) && self.now > lease + 1_000 + fewer_at {
             return;
         }
         let need = 50 + self.random.below(101);

@@ -195,7 +195,8 @@ impl<K: Clone + Ord, L: Clone + PartialEq> Keeper<K, L> {
         if self.retry_at > now {
             return self.retry_at - now;
         }
-        if !self.is_superseded() && !(self.urgent.is_empty() && self.due.is_empty()) {
+        let has_more = !self.urgent.is_empty() || !self.due.is_empty();
+        if has_more && !self.is_superseded() {
             return 0;
         }
         self.renew_at.min(self.sweep_at).saturating_sub(now)
