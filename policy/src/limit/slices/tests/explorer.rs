@@ -166,42 +166,51 @@ impl World {
                 next.nodes[n].restored = true;
             }
             Step::Tick => next.tick()?,
-            Step::Copy => next.copy = next.server.clone(),
-            Step::FailOver => next.lose(self.copy.store.clone())?,
-            Step::LoseAll => next.lose(PoolStore::default())?,
-            Step::Part => {
-                (next.promoted.is_none() && next.losses == 0).then_some(())?;
-                let server = std::mem::take(&mut next.server);
-                next.server = server.clone();
-                next.lose(self.copy.store.clone())?;
-                next.promoted = Some(std::mem::replace(&mut next.server, server));
-            }
-            Step::Follow => {
-                (next.promoted.is_some() && !next.follows_promoted).then_some(())?;
-                next.follows_promoted = true;
-            }
-            Step::Heal => next.server = next.promoted.take()?,
-            Step::FailBack => {
-                let promoted = next.promoted.take()?;
-                let kept = std::mem::replace(&mut next.server, promoted);
-                next.losses = 0;
-                // What was said there is lost, and everything here is as old as the parting.
-                next.lose(kept.store.clone())?;
-                next.server = kept;
-                next.follows_promoted = false;
-            }
-            Step::Duplicate => {
-                (next.nodes.len() == 2 && next.alive[0]).then_some(())?;
-                next.process += 1;
-                next.nodes.push(self.nodes[0].successor(next.process));
-                next.common = self.nodes[0].used();
-                next.alive.push(true);
-                next.ledgers.push(0);
-                next.unknown.push(false);
-                next.untold.push(false);
-            }
+            _ => next.elsewhere(self, step)?,
         }
         (next != *self).then_some(next)
+    }
+
+    /// What becomes of the store, or of a directory.
+    fn elsewhere(&mut self, before: &Self, step: Step) -> Option<()> {
+        match step {
+            Step::Copy => self.copy = self.server.clone(),
+            Step::FailOver => self.lose(before.copy.store.clone())?,
+            Step::LoseAll => self.lose(PoolStore::default())?,
+            Step::Part => {
+                (self.promoted.is_none() && self.losses == 0).then_some(())?;
+                let server = std::mem::take(&mut self.server);
+                self.server = server.clone();
+                self.lose(before.copy.store.clone())?;
+                self.promoted = Some(std::mem::replace(&mut self.server, server));
+            }
+            Step::Follow => {
+                (self.promoted.is_some() && !self.follows_promoted).then_some(())?;
+                self.follows_promoted = true;
+            }
+            Step::Heal => self.server = self.promoted.take()?,
+            Step::FailBack => {
+                let promoted = self.promoted.take()?;
+                let kept = std::mem::replace(&mut self.server, promoted);
+                self.losses = 0;
+                // What was said there is lost, and everything here is as old as the parting.
+                self.lose(kept.store.clone())?;
+                self.server = kept;
+                self.follows_promoted = false;
+            }
+            Step::Duplicate => {
+                (self.nodes.len() == 2 && self.alive[0]).then_some(())?;
+                self.process += 1;
+                self.nodes.push(before.nodes[0].successor(self.process));
+                self.common = before.nodes[0].used();
+                self.alive.push(true);
+                self.ledgers.push(0);
+                self.unknown.push(false);
+                self.untold.push(false);
+            }
+            _ => unreachable!("it is a step of a replica"),
+        }
+        Some(())
     }
 
     fn ask(&mut self, n: usize, spare: u64) -> Option<Sent> {
