@@ -166,29 +166,13 @@ impl World {
                 next.nodes[n].restored = true;
             }
             Step::Tick => next.tick()?,
-            Step::Copy
-            | Step::FailOver
-            | Step::LoseAll
-            | Step::Part
-            | Step::Follow
-            | Step::Heal
-            | Step::FailBack => next.store_after(self, step)?,
-            Step::Duplicate => {
-                (next.nodes.len() == 2 && next.alive[0]).then_some(())?;
-                next.process += 1;
-                next.nodes.push(self.nodes[0].successor(next.process));
-                next.common = self.nodes[0].used();
-                next.alive.push(true);
-                next.ledgers.push(0);
-                next.unknown.push(false);
-                next.untold.push(false);
-            }
+            _ => next.elsewhere(self, step)?,
         }
         (next != *self).then_some(next)
     }
 
-    /// What becomes of the store and its copy. `before` is the world that the step is made in.
-    fn store_after(&mut self, before: &Self, step: Step) -> Option<()> {
+    /// What becomes of the store, or of a directory.
+    fn elsewhere(&mut self, before: &Self, step: Step) -> Option<()> {
         match step {
             Step::Copy => self.copy = self.server.clone(),
             Step::FailOver => self.lose(before.copy.store.clone())?,
@@ -214,7 +198,17 @@ impl World {
                 self.server = kept;
                 self.follows_promoted = false;
             }
-            _ => return None,
+            Step::Duplicate => {
+                (self.nodes.len() == 2 && self.alive[0]).then_some(())?;
+                self.process += 1;
+                self.nodes.push(before.nodes[0].successor(self.process));
+                self.common = before.nodes[0].used();
+                self.alive.push(true);
+                self.ledgers.push(0);
+                self.unknown.push(false);
+                self.untold.push(false);
+            }
+            _ => unreachable!("it is a step of a replica"),
         }
         Some(())
     }
