@@ -238,8 +238,7 @@ async fn a_threshold_whose_replica_is_killed_before_it_is_delivered_is_told_by_a
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_threshold_of_one_replica_is_told_once_also_over_a_crash_and_a_forecast_before_the_amount_is_used()
-{
+async fn a_threshold_of_one_replica_is_told_once_also_over_a_crash() {
     let answer = |_: &Seen| Reply::status(200);
     let spec = "thresholds: [10, forecast], limits: [{requests: 100, per: day}]";
     let mut replicas = Replicas::start(1, spec, answer).await;

@@ -19,6 +19,8 @@ use crate::quota::{LimitUsage, quota_unit};
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// Of a window that so small a part of has gone, nothing is foreseen: one in so many.
 const LEAST_PART: u32 = 10;
+/// Of shorter windows nothing is told: they begin anew before anybody could look.
+const SHORTEST: Duration = Duration::from_secs(3_600);
 
 /// Looks at the budgets of the policy in force, to the end of the process.
 pub(crate) async fn watch(shared: Arc<Shared>, alerts: Arc<Alerts>, audit: Arc<AuditView>) {
@@ -72,6 +74,9 @@ fn all_reached(policy: &Policy, usage: &[LimitUsage], now: Timestamp) -> Vec<Ale
     for budget in policy.budgets() {
         for limit in &budget.limits {
             let LimitKind::Counted(window) = &limit.kind else { continue };
+            if window.length(now) < SHORTEST {
+                continue;
+            }
             for line in by_limit.get(&limit.id).into_iter().flatten() {
                 let (spent, amount) = (line.spent_by_all(), line.amount);
                 let percents = passed(&budget.thresholds, spent, amount).map(Threshold::Percent);

@@ -1,7 +1,7 @@
 //! What this replica may take of a count that replicas share, and how a call asks for more.
 //!
-//! **Invariant:** what may be taken is lowered only under the lock of its counter, and raised only by what the store has granted. After the
-//! lease's end nothing is taken, but where a limit's own replicas go on without the store.
+//! **Invariant:** what is told to be kept was lowered to that under the lock of its counter before, and is raised only by what the store has
+//! granted. After the lease's end nothing is taken, but where a limit's own replicas go on without the store.
 //!
 //! Lacks on purpose: the arithmetic, which is [`tollgate_policy::limit::slices`], and the store.
 

@@ -3,8 +3,8 @@
 //! Everything is one script, so that each batch of asks is taken in as a whole. Its arithmetic is that of
 //! [`tollgate_policy::limit::slices`]. All keys have one hash tag, so a cluster keeps them on one node.
 //!
-//! **Invariant:** the password is read from its file for each connection, and is in no error. What too few copies have acknowledged is as if it
-//! had not been answered.
+//! **Invariant:** the password is read from its file for each connection, and is in no error. What too few copies have acknowledged of slices
+//! is as if it had not been answered.
 
 mod answer;
 mod claim;

@@ -124,6 +124,12 @@ impl RedisSettings {
             "redis.tls",
             "without TLS the password can be read on the way: write `tls: {}`, or use a loopback address",
         );
+        let has_authority = self.tls.as_ref().is_none_or(|tls| tls.ca_file.is_some());
+        wrong(
+            self.sentinel.is_some() && self.password_file.is_some() && !has_authority,
+            "redis.tls.caFile",
+            "a sentinel may name any server: with a password, name the authority that the primary's certificate is of",
+        );
         wrong(!LEASE.contains(&self.lease.0), "redis.lease", "from 1s to 5m");
         wrong(self.copies() > MOST_COPIES, "redis.acknowledgedBy", "at most 16");
         wrong(self.wait > LONGEST_WAIT, "redis.wait", "at most 5s");
@@ -181,6 +187,18 @@ mod tests {
             let settings = read(&format!(r#"{{"addresses": ["redis:6379"]{more}}}"#)).unwrap();
             assert_eq!(settings.copies(), copies, "{more}");
         }
+    }
+
+    #[test]
+    fn what_a_sentinel_names_is_verified_by_an_authority_of_ones_own() {
+        let with = |tls: &str| {
+            let text = format!(
+                r#"{{"addresses": ["sentinel:1"], "sentinel": "main", "passwordFile": "p", "tls": {tls}}}"#
+            );
+            read(&text).unwrap().problems().into_iter().map(|(field, _)| field).collect::<Vec<_>>()
+        };
+        assert_eq!(with("{}"), ["redis.tls.caFile"]);
+        assert!(with(r#"{"caFile": "ca.pem"}"#).is_empty());
     }
 
     #[test]

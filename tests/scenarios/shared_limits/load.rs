@@ -31,7 +31,6 @@ struct Tally {
     refused_in_trouble: AtomicUsize,
     /// For each refusal in good times: what nobody had spent or held.
     free_at_refusal: Mutex<Vec<u64>>,
-    exhausted: AtomicUsize,
     broken: AtomicUsize,
     other: Mutex<Vec<String>>,
 }
@@ -120,10 +119,7 @@ async fn caller(client: Client, tally: Arc<Tally>, billed: Arc<AtomicU64>, amoun
                     tally.paid.lock().unwrap().push(id);
                     continue;
                 }
-                (429, "budget_exhausted") if !tally.is_troubled.load(Ordering::SeqCst) => {
-                    tally.exhausted.fetch_add(1, Ordering::SeqCst);
-                    return;
-                }
+                (429, "budget_exhausted") if !tally.is_troubled.load(Ordering::SeqCst) => return,
                 (429, "budget_held" | "budget_exhausted") | (503, "limits_unavailable") => {
                     if tally.is_troubled.load(Ordering::SeqCst) {
                         tally.refused_in_trouble.fetch_add(1, Ordering::SeqCst);

@@ -3,6 +3,7 @@
 use nix::sys::signal::Signal;
 use tollgate_tests::Authority;
 use tollgate_tests::process::free_port;
+use tollgate_tests::resources::document;
 use tollgate_tests::sentinel::{PRIMARY, Sentinels};
 
 use super::*;
@@ -14,7 +15,9 @@ const RIGHTS: &str =
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_user_with_no_more_rights_than_the_reference_names_shares_limits_over_tls() {
     needs!(Redis::installed());
-    let plan = Plan::openai(&format!("{CHAT_ONLY}  limits: [{{tokens: 100000, per: day}}]\n"));
+    let mut plan = Plan::openai(&format!("{CHAT_ONLY}  limits: [{{tokens: 100000, per: day}}]\n"));
+    let spec = "  appliesTo: All\n  thresholds: [10]\n  limits: [{requests: 10, per: day, key: caller}]\n";
+    plan.settings = plan.settings.clone().resource("budget.yaml", document("Budget", "all", spec));
     let pki = Authority::new(&plan.sandbox, "redis");
     let identity = pki.server(&plan.sandbox, &["localhost"]);
     let port = free_port();
@@ -40,6 +43,15 @@ async fn a_user_with_no_more_rights_than_the_reference_names_shares_limits_over_
     }
     let granted = |at: usize| replicas.gateways[at].metrics().sum("tollgate_limit_slices_total", &[]);
     assert!(granted(0) > 0.0 && granted(1) > 0.0, "what was spent came from the store");
+    let sum = |at: usize, metric: &str, label: &str| replicas.gateways[at].metrics().sum(metric, &[label]);
+    for replica in 0..2 {
+        eventually("each knows what both have spent", || {
+            sum(replica, "tollgate_limit_spent_by_all", "limit=\"budget/all/requests/day/caller\"") == 2.0
+        })
+        .await;
+    }
+    let told = || (0..2).map(|at| sum(at, "tollgate_budget_thresholds_total", "budget=\"all\"")).sum::<f64>();
+    eventually("one of them has told that a tenth is spent", || told() == 1.0).await;
     // Whoever has a certificate of another authority hears neither the password nor what was spent.
     let mut settings = replicas.gateways[0].settings().clone();
     settings.extra =

@@ -1,6 +1,7 @@
 //! `tollgate budget raise`: a raise with its end, its reason and who it is by, written where the Budget is written.
 
 use std::io::Write;
+use std::os::unix::fs::{MetadataExt, fchown};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow, bail};
@@ -168,7 +169,10 @@ fn replace(path: &Path, text: &str) -> std::io::Result<()> {
     let directory = path.parent().unwrap_or_else(|| Path::new("."));
     let mut file = tempfile::Builder::new().prefix(".raise-").tempfile_in(directory)?;
     file.write_all(text.as_bytes())?;
-    file.as_file().set_permissions(std::fs::metadata(&path)?.permissions())?;
+    let before = std::fs::metadata(&path)?;
+    // Whoever reads it goes on doing so, also where another user has run this.
+    fchown(file.as_file(), Some(before.uid()), Some(before.gid()))?;
+    file.as_file().set_permissions(before.permissions())?;
     file.as_file().sync_all()?;
     file.persist(&path).map_err(|error| error.error)?;
     Ok(())

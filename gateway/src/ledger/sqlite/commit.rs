@@ -15,7 +15,7 @@ use crate::ledger::timed_sums::{SumKey, TimedSums};
 /// Stretches are joined up to this many bytes: what has to be read to find one record.
 const STRETCH: u64 = 1 << 20;
 /// The largest sum that is kept, so that adding to it cannot fail.
-const MOST: i64 = 1 << 61;
+pub(super) const MOST: i64 = 1 << 61;
 
 impl Store {
     /// Adds what a stretch came to and moves the segment's cursor behind it, which has `lines` lines before it.

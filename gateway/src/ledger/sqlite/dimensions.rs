@@ -33,7 +33,11 @@ impl Dimensions {
         }
         let id = match find(connection, &key.texts)? {
             Some(id) => id,
-            None => self.make(connection, key)?,
+            None => match self.make(connection, key)? {
+                (id, true) => id,
+                // Another day may have room for them.
+                (id, false) => return Ok(id),
+            },
         };
         if self.ids.len() >= REMEMBERED {
             self.ids.clear();
@@ -42,16 +46,18 @@ impl Dimensions {
         Ok(id)
     }
 
-    fn make(&mut self, connection: &Connection, key: &RollupKey<'_>) -> rusqlite::Result<i64> {
+    /// Also says whether the row has all texts as they are.
+    fn make(&mut self, connection: &Connection, key: &RollupKey<'_>) -> rusqlite::Result<(i64, bool)> {
         let free = match &mut self.free {
             Some(free) => free,
             none => none.insert(known(connection)?),
         };
         let texts = free.bounded(key.texts, key.minute);
-        match find(connection, &texts)? {
-            Some(id) => Ok(id),
-            None => insert(connection, &texts),
-        }
+        let id = match find(connection, &texts)? {
+            Some(id) => id,
+            None => insert(connection, &texts)?,
+        };
+        Ok((id, texts == key.texts))
     }
 }
 

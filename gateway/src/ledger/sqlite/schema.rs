@@ -2,7 +2,9 @@
 
 use rusqlite::Connection;
 
+use super::commit::MOST;
 use crate::ledger::dimension::Dimension;
+use crate::ledger::rollup::RollupSums;
 
 /// Of this layout; another one is not touched. Dimensions and units do not change it.
 const VERSION: i64 = 5;
@@ -93,18 +95,31 @@ CREATE TABLE corrections (
 ) STRICT, WITHOUT ROWID;
 ";
 
-const FILL_HOURS: &str = "
-INSERT INTO sums_by_hour SELECT minute / 60, dimensions, status,
-    sum(requests), sum(unpriced), sum(bytes_in), sum(bytes_out), sum(cost) FROM sums GROUP BY 1, 2, 3;
-INSERT INTO usage_by_hour SELECT minute / 60, dimensions, status, unit, sum(amount) FROM usage GROUP BY 1, 2, 3, 4;
-";
+/// Sums one after the other, as they are added to: all together could be more than a number holds.
+fn fill_hours() -> String {
+    let counts = RollupSums::COLUMNS;
+    let added = |columns: &[&str]| {
+        let each =
+            columns.iter().map(|column| format!("{column} = min({column} + excluded.{column}, {MOST})"));
+        each.collect::<Vec<_>>().join(", ")
+    };
+    format!(
+        "INSERT INTO sums_by_hour (hour, dimensions, status, {columns})
+         SELECT minute / 60, dimensions, status, {columns} FROM sums WHERE true ON CONFLICT DO UPDATE SET {};
+         INSERT INTO usage_by_hour (hour, dimensions, status, unit, amount)
+         SELECT minute / 60, dimensions, status, unit, amount FROM usage WHERE true ON CONFLICT DO UPDATE SET {};",
+        added(&counts),
+        added(&["amount"]),
+        columns = counts.join(", "),
+    )
+}
 
 /// Makes the tables in an empty file, and a column for each dimension that has none; takes the layout before this one over, and refuses
 /// any other.
 pub(super) fn ensure(connection: &Connection) -> rusqlite::Result<()> {
     let change = match version(connection)? {
         0 => [TABLES, HOURS, OTHERS].concat(),
-        WITHOUT_HOURS => [HOURS, FILL_HOURS].concat(),
+        WITHOUT_HOURS => [HOURS, &fill_hours()].concat(),
         _ => String::new(),
     };
     if !change.is_empty() {
