@@ -62,11 +62,30 @@ fn grouping(query: &Query, since: i64) -> Grouping {
     let micros = query.until.as_microsecond();
     Grouping {
         by_time,
+        by_texts: texts(query),
         by_status: query.by.contains(&By::Status),
         by_whole_hours: !by_time || has_whole_hours(query),
         since,
         until: micros.div_euclid(60_000_000) + i64::from(micros.rem_euclid(60_000_000) > 0),
     }
+}
+
+/// The texts that lines are told apart by, and that how calls ended and were billed is known by.
+fn texts(query: &Query) -> [bool; Dimension::ALL.len()] {
+    let mut texts = [false; Dimension::ALL.len()];
+    let mut tell = |dimension: Dimension| texts[dimension as usize] = true;
+    [Dimension::Outcome, Dimension::UsageSource].into_iter().for_each(&mut tell);
+    for by in &query.by {
+        match by {
+            By::Dimension(Dimension::Model) => {
+                [Dimension::Model, Dimension::ModelAnswered].into_iter().for_each(&mut tell);
+            }
+            By::Dimension(dimension) => tell(*dimension),
+            By::Namespace | By::ServiceAccount => tell(Dimension::Caller),
+            By::Status | By::Hour | By::Day | By::Month => {}
+        }
+    }
+    texts
 }
 
 /// Whether hours begin on the wall clock when they begin in UTC, all through the period.

@@ -24,6 +24,8 @@ pub(crate) enum Dialect {
 pub(crate) struct Grouping {
     /// By the quarter of an hour, else not by time.
     pub(crate) by_time: bool,
+    /// Which texts tell rows apart where time does: the others are any of those that were there.
+    pub(crate) by_texts: [bool; Dimension::ALL.len()],
     /// By status, else only by whether that is an error.
     pub(crate) by_status: bool,
     /// Whether every border of time that counts is that of an hour.
@@ -90,15 +92,30 @@ impl Grouping {
         } else {
             self.part(schema, summed, (self.since, self.until))
         };
+        let (dimensions, kinds) = if self.by_time {
+            ("k.kind", format!("JOIN ({}) k ON k.id = r.dimensions ", self.kinds(schema)))
+        } else {
+            ("r.dimensions", String::new())
+        };
         format!(
             "SELECT g.quarter, g.status, {}{of_unit}{}
-             FROM (SELECT dimensions, CAST({quarter} AS BIGINT) AS quarter, CAST({status} AS BIGINT) AS status{unit}{}
-                   FROM ({rows}) r GROUP BY 1, 2, 3{unit}) g
+             FROM (SELECT {dimensions} AS dimensions, CAST({quarter} AS BIGINT) AS quarter, CAST({status} AS BIGINT) AS status{unit}{}
+                   FROM ({rows}) r {kinds}GROUP BY 1, 2, 3{unit}) g
              JOIN {schema}dimensions d ON d.id = g.dimensions",
             Dimension::ALL.map(|dimension| format!("d.{}", dimension.column())).join(", "),
             summed.columns().iter().map(|column| format!(", g.{column}")).collect::<String>(),
             sums.collect::<String>(),
         )
+    }
+
+    /// For each row of dimensions one that has the same of what tells them apart: of every hour far fewer are left.
+    fn kinds(&self, schema: &str) -> String {
+        let told =
+            Dimension::ALL.into_iter().zip(self.by_texts).filter_map(|(it, told)| told.then(|| it.column()));
+        let columns: Vec<String> = told.collect();
+        let apart =
+            if columns.is_empty() { String::new() } else { format!("PARTITION BY {}", columns.join(", ")) };
+        format!("SELECT id, min(id) OVER ({apart}) AS kind FROM {schema}dimensions")
     }
 
     /// The minutes up to the first whole hour, the hours, and the minutes behind the last.
@@ -139,8 +156,25 @@ const fn unit(summed: Summed) -> &'static str {
 mod tests {
     use super::*;
 
-    const GROUPING: Grouping =
-        Grouping { by_time: true, by_status: false, by_whole_hours: true, since: 59, until: 181 };
+    const GROUPING: Grouping = Grouping {
+        by_time: true,
+        by_texts: [false; Dimension::ALL.len()],
+        by_status: false,
+        by_whole_hours: true,
+        since: 59,
+        until: 181,
+    };
+
+    #[test]
+    fn rows_of_a_time_are_told_apart_by_no_more_texts_than_are_asked_for() {
+        let mut by_texts = GROUPING.by_texts;
+        by_texts[Dimension::Model as usize] = true;
+        let sql = Grouping { by_texts, ..GROUPING }.sql(Dialect::Postgres, Summed::Usage);
+        let apart = "SELECT id, min(id) OVER (PARTITION BY \"model\") AS kind FROM tollgate.dimensions";
+        assert!(sql.contains(apart), "{sql}");
+        let timeless = Grouping { by_time: false, ..GROUPING }.sql(Dialect::Sqlite, Summed::Usage);
+        assert!(!timeless.contains("kind"), "{timeless}");
+    }
 
     #[test]
     fn whole_hours_are_read_as_such_and_the_minutes_around_them_one_by_one() {
