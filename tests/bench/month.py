@@ -26,7 +26,7 @@ REPORTS = (
 )
 FILL = """
 CREATE TEMPORARY TABLE calls AS
-  WITH RECURSIVE m(minute) AS (SELECT {first} UNION ALL SELECT minute + 1 FROM m WHERE minute < {last} - 1),
+  WITH RECURSIVE m(minute) AS (SELECT CAST({first} AS BIGINT) UNION ALL SELECT minute + 1 FROM m WHERE minute < {last} - 1),
                  j(number) AS (SELECT 0 UNION ALL SELECT number + 1 FROM j WHERE number < {each} - 1)
   SELECT minute, 1 + (minute * 7919 + number * 31) % {combinations} AS dimensions FROM m, j;
 INSERT INTO {schema}sums (minute, dimensions, status, requests, unpriced, bytes_in, bytes_out, cost{replica})
@@ -75,6 +75,7 @@ identity:
 resources: ./resources
 dataDir: ./data
 admin: {{address: "127.0.0.1:0", tokenFile: admin.token}}
+egress: {{privateRanges: [127.0.0.0/8]}}
 ledger: {{sealKeyFile: seal.key{ledger}}}
 """)
 
@@ -131,7 +132,10 @@ def postgres(bench, work, programs):
 
     def psql(text, check=True):
         command = [programs / "psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-h", "127.0.0.1", "-p", str(port), "-U", "shop", "postgres"]
-        return subprocess.run(command, input=text, text=True, capture_output=True, check=check).stdout.strip()
+        done = subprocess.run(command, input=text, text=True, capture_output=True, check=False)
+        if check and done.returncode:
+            sys.exit(f"psql: {done.stderr}")
+        return done.stdout.strip()
 
     try:
         for _ in range(100):
@@ -161,7 +165,8 @@ def measured(bench, store, home):
         seconds, memory = [], 0
         for _ in range(3):
             begun = time.monotonic()
-            child = subprocess.Popen([bench.binaries / "tollgate", "report", "--since", f"{DAYS}d", *report], cwd=home, stdout=subprocess.PIPE)
+            child = subprocess.Popen([bench.binaries / "tollgate", "report", "--since", f"{DAYS}d", *report], cwd=home,
+                                     stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
             printed = child.stdout.read()
             _, status, usage = os.wait4(child.pid, 0)
             child.returncode = os.waitstatus_to_exitcode(status)
