@@ -2,7 +2,6 @@
 
 mod copied;
 mod load;
-mod rolling;
 mod script;
 mod stores;
 
