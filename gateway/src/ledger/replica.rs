@@ -36,15 +36,19 @@ pub(crate) fn id_or_new(data_dir: &Path) -> Result<RecordId, LedgerError> {
     if let Some(id) = id(data_dir)? {
         return Ok(id);
     }
-    let (path, id) = (path(data_dir), RecordId::new());
+    let (path, new) = (path(data_dir), RecordId::new());
     let write = || {
         let mut file = tempfile::NamedTempFile::new_in(data_dir)?;
-        writeln!(file, "{id}")?;
+        writeln!(file, "{new}")?;
         file.as_file().sync_all()?;
-        file.persist(&path).map_err(|error| error.error)
+        file.persist_noclobber(&path).map_err(|error| error.error)
     };
-    write().map_err(|source| LedgerError::file("creating", &path, source))?;
-    Ok(id)
+    match write() {
+        Ok(_) => Ok(new),
+        // What shares limits and what shares the ledger both ask for it, each on a thread of its own.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(id(data_dir)?.unwrap_or(new)),
+        Err(source) => Err(LedgerError::file("creating", &path, source)),
+    }
 }
 
 /// What people call it: as the settings say, else what the machine is called.
@@ -66,6 +70,24 @@ mod tests {
         assert_ne!(id_or_new(other.path()).unwrap(), made);
         fs::write(path(one.path()), "nonsense").unwrap();
         assert!(id_or_new(one.path()).is_err(), "what is damaged is not replaced");
+    }
+
+    #[test]
+    fn who_asks_at_the_same_moment_is_told_the_same() {
+        for _ in 0..50 {
+            let directory = tempfile::tempdir().unwrap();
+            let barrier = std::sync::Barrier::new(4);
+            let ids: Vec<_> = std::thread::scope(|scope| {
+                let asking = || {
+                    barrier.wait();
+                    id_or_new(directory.path()).unwrap()
+                };
+                let asked: Vec<_> = (0..4).map(|_| scope.spawn(asking)).collect();
+                asked.into_iter().map(|one| one.join().unwrap()).collect()
+            });
+            let kept = id(directory.path()).unwrap().unwrap();
+            assert!(ids.iter().all(|id| *id == kept), "{ids:?}");
+        }
     }
 
     #[test]

@@ -16,6 +16,8 @@ const CALLS: usize = 3_000;
 /// What a call costs at most, in tokens. It is held meanwhile, with what its own text may cost.
 const DEAREST: u64 = 3_000;
 const HOLD: u64 = 4_400;
+/// A slice is at least for so many calls.
+const CALLS_OF_A_SLICE: u64 = 8;
 const CUT: Duration = Duration::from_secs(10);
 
 /// What calls were answered with, and what is to be known of each.
@@ -38,7 +40,7 @@ impl Tally {
         self.paid.lock().unwrap().len()
     }
 
-    /// Nothing was overspent, and only calls of the replica that was killed have broken off.
+    /// Nothing was overspent, and nobody was refused for nothing.
     fn judge(&self, billed: u64, amount: u64) {
         let free = self.free_at_refusal.lock().unwrap().clone();
         let most_free = free.iter().max().copied().unwrap_or(0);
@@ -53,6 +55,10 @@ impl Tally {
         );
         assert!(self.other.lock().unwrap().is_empty(), "{:?}", self.other.lock().unwrap());
         assert!(billed <= amount, "overspent by {}", billed - amount);
+        assert!(
+            most_free <= HOLD * CALLS_OF_A_SLICE,
+            "a call was refused while {most_free} tokens were free"
+        );
         // Only the calls of the replica that was killed have broken off.
         assert!(self.broken.load(Ordering::SeqCst) <= 10);
     }
@@ -113,13 +119,17 @@ async fn caller(client: Client, tally: Arc<Tally>, billed: Arc<AtomicU64>, amoun
                     tally.paid.lock().unwrap().push(id);
                     continue;
                 }
-                (429, "budget_exhausted") if !tally.is_troubled.load(Ordering::SeqCst) => return,
-                (429, "budget_held" | "budget_exhausted") | (503, "limits_unavailable") => {
+                (429, reason @ ("budget_held" | "budget_exhausted"))
+                | (503, reason @ "limits_unavailable") => {
                     if tally.is_troubled.load(Ordering::SeqCst) {
                         tally.refused_in_trouble.fetch_add(1, Ordering::SeqCst);
                     } else {
                         let taken = billed.load(Ordering::SeqCst) + under_way * HOLD;
-                        tally.free_at_refusal.lock().unwrap().push(amount.saturating_sub(taken));
+                        let free = amount.saturating_sub(taken);
+                        tally.free_at_refusal.lock().unwrap().push(free);
+                        if reason == "budget_exhausted" {
+                            return;
+                        }
                     }
                 }
                 (status, reason) => tally.other.lock().unwrap().push(format!("{status} {reason}")),
