@@ -1,5 +1,6 @@
 //! From serving to stopped, in order: readiness fails, what comes is still served, then nothing new, then the rest is cut.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -25,17 +26,28 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct Drain {
     phase: watch::Sender<Phase>,
+    /// For every call to ask.
+    is_leaving: AtomicBool,
     /// Has a receiver in everything that a drain waits for.
     held: watch::Sender<()>,
 }
 
 impl Drain {
     pub(crate) fn new() -> Self {
-        Self { phase: watch::Sender::new(Phase::Serving), held: watch::Sender::new(()) }
+        Self {
+            phase: watch::Sender::new(Phase::Serving),
+            is_leaving: AtomicBool::new(false),
+            held: watch::Sender::new(()),
+        }
     }
 
     pub(crate) fn phase(&self) -> Phase {
         *self.phase.borrow()
+    }
+
+    /// Whether connections are better made elsewhere from now on.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.is_leaving.load(Ordering::Relaxed)
     }
 
     /// For something that a drain has to wait for.
@@ -56,6 +68,7 @@ impl Drain {
         timeout: Duration,
         hurry: impl Future<Output = ()>,
     ) -> bool {
+        self.is_leaving.store(true, Ordering::Relaxed);
         let orderly = async {
             self.phase.send_replace(Phase::Leaving);
             tokio::time::sleep(delay).await;

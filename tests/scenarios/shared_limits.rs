@@ -2,6 +2,7 @@
 
 mod copied;
 mod load;
+mod rolling;
 mod script;
 mod stores;
 

@@ -56,6 +56,28 @@ impl Haproxy {
         Self::start(sandbox, address, &config).await
     }
 
+    /// Spreads connections over gateways, each of which is asked at its second address whether it is ready.
+    pub async fn balancing(sandbox: &Sandbox, gateways: &[(SocketAddr, SocketAddr)]) -> Self {
+        let address = local(free_port());
+        let servers: String = gateways
+            .iter()
+            .enumerate()
+            .map(|(number, (at, asked))| {
+                format!(
+                    "  server g{number} {at} check addr {} port {} inter 200ms fall 1 rise 1\n",
+                    asked.ip(),
+                    asked.port()
+                )
+            })
+            .collect();
+        let config = format!(
+            "global\n  maxconn 4000\n  nbthread 1\n\
+             defaults\n  mode tcp\n  timeout connect 5s\n  timeout client 300s\n  timeout server 300s\n\
+             listen all\n  bind {address}\n  balance roundrobin\n  option httpchk GET /readyz\n{servers}"
+        );
+        Self::start(sandbox, address, &config).await
+    }
+
     async fn start(sandbox: &Sandbox, address: SocketAddr, config: &str) -> Self {
         let name = format!("haproxy-{}", address.port());
         let config = sandbox.input(&format!("{name}.cfg"), config);

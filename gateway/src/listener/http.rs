@@ -5,7 +5,8 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use http::{Method, Request, Response};
+use http::header::CONNECTION;
+use http::{HeaderValue, Method, Request, Response, Version};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -87,6 +88,8 @@ pub(super) fn answer(
 ) -> impl Future<Output = Result<Response<ReplyBody>, Infallible>> {
     session.deadline.on_request();
     let mut request = Box::new(request);
+    // Over HTTP/2 a connection is closed in a way that loses nothing.
+    let own_core = (request.version() < Version::HTTP_2).then(|| Arc::clone(&core));
     let stream = (request.method() == Method::CONNECT).then(|| hyper::upgrade::on(&mut *request));
     let own_session = Arc::clone(&session);
     // Boxed: hyper moves the future around before it polls it, and this one is large.
@@ -98,8 +101,14 @@ pub(super) fn answer(
                 Some(stream) => drop(tokio::spawn(relay_stream(relay, stream))),
                 None => *switched.lock() = Some(relay),
             }
-        } else if let ReplyBody::Full(_) = answer.body() {
+            return Ok(answer);
+        }
+        if let ReplyBody::Full(_) = answer.body() {
             session.deadline.on_response();
+        }
+        // Whoever is told leaves before its connection is closed, which could be while its next request is on the way.
+        if own_core.is_some_and(|core| core.shared.drain.is_leaving()) {
+            answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         Ok(answer)
     }
