@@ -4,6 +4,11 @@ use std::collections::BTreeMap;
 
 use super::rollup::{Rollup, RollupKey, RollupSums};
 
+/// What the names of tables end with, and the name of their column of time.
+pub(crate) type TimeUnit = (&'static str, &'static str);
+pub(crate) const MINUTES: TimeUnit = ("", "minute");
+pub(crate) const HOURS: TimeUnit = ("_by_hour", "hour");
+
 /// What a row of sums is for: minute or hour, row of dimensions, status.
 pub(crate) type SumKey = (i64, i64, i64);
 
@@ -34,8 +39,8 @@ impl TimedSums {
         Ok(timed)
     }
 
-    /// Each with what its tables and their column of time are called by.
-    pub(crate) fn tables(&self) -> [(&'static str, &'static str, &BTreeMap<SumKey, RollupSums>); 2] {
-        [("", "minute", &self.minutes), ("_by_hour", "hour", &self.hours)]
+    /// Each with its tables.
+    pub(crate) fn tables(&self) -> [(TimeUnit, &BTreeMap<SumKey, RollupSums>); 2] {
+        [(MINUTES, &self.minutes), (HOURS, &self.hours)]
     }
 }

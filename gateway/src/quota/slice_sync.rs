@@ -20,7 +20,7 @@ use super::slice_store::{AskTurn, Dialable, SliceStore, SliceStoreError, StoreLi
 use crate::settings::RedisSettings;
 
 /// By how much clocks of replicas may differ.
-const SKEW: Duration = Duration::from_secs(5);
+pub(super) const SKEW: Duration = Duration::from_secs(5);
 /// The longest that anything counts, in milliseconds: some thousand years.
 const LONGEST: u64 = 1 << 48;
 

@@ -16,6 +16,7 @@ use tollgate_policy::limit::{Limit, LimitKind};
 use super::lease::{PoolId, Replicas};
 use super::plan::Registry;
 use super::slice_store::{Dialable, SliceStore};
+use super::slice_sync::SKEW;
 use super::{LimitUsage, Quota};
 use crate::settings::RedisSettings;
 
@@ -27,8 +28,6 @@ const READS_PER_SECOND: u64 = 2_000;
 const NOTE_EVERY: Duration = Duration::from_secs(60);
 /// Between two tries while the store does not answer.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-/// By how much clocks of replicas may differ.
-const SKEW: SignedDuration = SignedDuration::from_secs(5);
 
 /// What other replicas have spent, as the store said last; nothing where none is shared.
 #[derive(Debug, Default)]
@@ -153,7 +152,8 @@ impl TotalsReader {
             Ok(others) => {
                 self.noted.extend(new);
                 let lease = i64::try_from(self.replicas.lease()).unwrap_or(i64::MAX);
-                let settle = SignedDuration::from_millis(lease).saturating_add(SKEW);
+                let skew = SignedDuration::try_from(SKEW).unwrap_or_default();
+                let settle = SignedDuration::from_millis(lease).saturating_add(skew);
                 let counts = others.len();
                 self.quota.totals.0.store(Some(Arc::new(ReadTotals { others, at, settle })));
                 Some(counts)

@@ -242,9 +242,9 @@ async fn add_sums(
         let row = remembered.dimensions.get(texts).copied();
         row.ok_or_else(|| failed("database", "a combination of dimensions has no row"))
     })?;
-    for (suffix, time, sums) in sums.tables() {
-        add_counts(transaction, (suffix, time), replica, sums).await?;
-        add_usage(transaction, (suffix, time), replica, sums).await?;
+    for (table, sums) in sums.tables() {
+        add_counts(transaction, table, replica, sums).await?;
+        add_usage(transaction, table, replica, sums).await?;
     }
     Ok(())
 }

@@ -14,6 +14,7 @@ use super::session::failed;
 use crate::ledger::LedgerError;
 use crate::ledger::dimension::Dimension;
 use crate::ledger::rollup::RollupSums;
+use crate::ledger::timed_sums::{HOURS, MINUTES};
 
 /// Of this layout; another one is not touched. Dimensions and units do not change it.
 const VERSION: i64 = 1;
@@ -59,7 +60,7 @@ fn tables() -> String {
          CREATE INDEX ON tollgate.records (at);
          CREATE INDEX ON tollgate.records (corrects) WHERE corrects IS NOT NULL;"
     );
-    for (suffix, time) in [("", "minute"), ("_by_hour", "hour")] {
+    for (suffix, time) in [MINUTES, HOURS] {
         text.push_str(&format!(
             "CREATE TABLE tollgate.sums{suffix} ({time} bigint NOT NULL, {key}, {counts},
                  PRIMARY KEY ({time}, replica, dimensions, status));

@@ -78,8 +78,8 @@ impl Store {
 
 fn add_sums(connection: &Connection, known: &mut Dimensions, rollup: &Rollup) -> rusqlite::Result<()> {
     let sums = TimedSums::of(rollup, |texts, key| known.id(connection, texts, key))?;
-    for (suffix, time, sums) in sums.tables() {
-        add_rows(connection, (suffix, time), sums)?;
+    for (table, sums) in sums.tables() {
+        add_rows(connection, table, sums)?;
     }
     Ok(())
 }

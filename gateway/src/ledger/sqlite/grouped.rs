@@ -110,9 +110,8 @@ impl Grouping {
 
     /// For each row of dimensions one that has the same of what tells them apart: of every hour far fewer are left.
     fn kinds(&self, schema: &str) -> String {
-        let told =
-            Dimension::ALL.into_iter().zip(self.by_texts).filter_map(|(it, told)| told.then(|| it.column()));
-        let columns: Vec<String> = told.collect();
+        let told = Dimension::ALL.into_iter().filter(|dimension| self.by_texts[*dimension as usize]);
+        let columns: Vec<String> = told.map(Dimension::column).collect();
         let apart =
             if columns.is_empty() { String::new() } else { format!("PARTITION BY {}", columns.join(", ")) };
         format!("SELECT id, min(id) OVER ({apart}) AS kind FROM {schema}dimensions")

@@ -5,6 +5,7 @@ use rusqlite::Connection;
 use super::commit::MOST;
 use crate::ledger::dimension::Dimension;
 use crate::ledger::rollup::RollupSums;
+use crate::ledger::timed_sums::{HOURS, MINUTES, TimeUnit};
 
 /// Of this layout; another one is not touched. Dimensions and units do not change it.
 const VERSION: i64 = 5;
@@ -32,51 +33,6 @@ CREATE TABLE dimensions (
     id   INTEGER PRIMARY KEY,
     hash BLOB NOT NULL UNIQUE
 ) STRICT;
-CREATE TABLE sums (
-    minute     INTEGER NOT NULL,
-    dimensions INTEGER NOT NULL,
-    status     INTEGER NOT NULL,
-    requests   INTEGER NOT NULL,
-    unpriced   INTEGER NOT NULL,
-    bytes_in   INTEGER NOT NULL,
-    bytes_out  INTEGER NOT NULL,
-    cost       INTEGER NOT NULL,
-    PRIMARY KEY (minute, dimensions, status)
-) STRICT, WITHOUT ROWID;
-CREATE TABLE usage (
-    minute     INTEGER NOT NULL,
-    dimensions INTEGER NOT NULL,
-    status     INTEGER NOT NULL,
-    unit       TEXT NOT NULL,
-    amount     INTEGER NOT NULL,
-    PRIMARY KEY (minute, dimensions, status, unit)
-) STRICT, WITHOUT ROWID;
-";
-
-/// The same by the hour, which is what reports over weeks read.
-const HOURS: &str = "
-CREATE TABLE sums_by_hour (
-    hour       INTEGER NOT NULL,
-    dimensions INTEGER NOT NULL,
-    status     INTEGER NOT NULL,
-    requests   INTEGER NOT NULL,
-    unpriced   INTEGER NOT NULL,
-    bytes_in   INTEGER NOT NULL,
-    bytes_out  INTEGER NOT NULL,
-    cost       INTEGER NOT NULL,
-    PRIMARY KEY (hour, dimensions, status)
-) STRICT, WITHOUT ROWID;
-CREATE TABLE usage_by_hour (
-    hour       INTEGER NOT NULL,
-    dimensions INTEGER NOT NULL,
-    status     INTEGER NOT NULL,
-    unit       TEXT NOT NULL,
-    amount     INTEGER NOT NULL,
-    PRIMARY KEY (hour, dimensions, status, unit)
-) STRICT, WITHOUT ROWID;
-";
-
-const OTHERS: &str = "
 CREATE TABLE charges (
     limit_id TEXT NOT NULL,
     key      TEXT NOT NULL,
@@ -94,6 +50,17 @@ CREATE TABLE corrections (
     corrects BLOB NOT NULL
 ) STRICT, WITHOUT ROWID;
 ";
+
+/// What calls add up to, by the minute or by the hour: reports over weeks read the latter.
+fn sums((suffix, time): TimeUnit) -> String {
+    let counts: String = RollupSums::COLUMNS.map(|column| format!("{column} INTEGER NOT NULL, ")).concat();
+    let key = format!("{time} INTEGER NOT NULL, dimensions INTEGER NOT NULL, status INTEGER NOT NULL");
+    format!(
+        "CREATE TABLE sums{suffix} ({key}, {counts}PRIMARY KEY ({time}, dimensions, status)) STRICT, WITHOUT ROWID;
+         CREATE TABLE usage{suffix} ({key}, unit TEXT NOT NULL, amount INTEGER NOT NULL,
+             PRIMARY KEY ({time}, dimensions, status, unit)) STRICT, WITHOUT ROWID;"
+    )
+}
 
 /// Sums one after the other, as they are added to: all together could be more than a number holds.
 fn fill_hours() -> String {
@@ -118,8 +85,8 @@ fn fill_hours() -> String {
 /// any other.
 pub(super) fn ensure(connection: &Connection) -> rusqlite::Result<()> {
     let change = match version(connection)? {
-        0 => [TABLES, HOURS, OTHERS].concat(),
-        WITHOUT_HOURS => [HOURS, &fill_hours()].concat(),
+        0 => TABLES.to_owned() + &sums(MINUTES) + &sums(HOURS),
+        WITHOUT_HOURS => sums(HOURS) + &fill_hours(),
         _ => String::new(),
     };
     if !change.is_empty() {
