@@ -9,7 +9,7 @@ mod message;
 mod told;
 mod webhook;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -26,8 +26,9 @@ use crate::ledger::RecordId;
 use crate::log_throttle::LogThrottle;
 use crate::quota::{AlertClaims, CLAIM, Claimed};
 
-/// Messages that wait at most. What comes then is looked at again later.
+/// Messages that wait at most, of all and of one namespace: the others' have room. What comes then is looked at again later.
 const MOST_WAITING: usize = 256;
+const MOST_OF_ONE: usize = 32;
 /// Messages that are sent at once.
 const AT_ONCE: usize = 8;
 /// How often one is sent: for some twenty minutes.
@@ -44,7 +45,8 @@ pub(crate) struct Alerts {
     claims: Option<AlertClaims>,
     webhook: Option<Webhook>,
     told: tokio::sync::Mutex<ToldAlerts>,
-    under_way: Mutex<HashSet<String>>,
+    /// By name, with the namespace of the budget.
+    under_way: Mutex<HashMap<String, String>>,
     turns: Semaphore,
     counts: AlertCounts,
     replica: String,
@@ -108,10 +110,10 @@ impl Alerts {
     /// answer, and has no answer for others either.
     pub(crate) async fn raise(self: &Arc<Self>, alert: Alert) -> bool {
         let (name, now) = (alert.name(), Timestamp::now());
-        if lock(&self.under_way).contains(&name) || self.told.lock().await.is_told(&name, now) {
+        if lock(&self.under_way).contains_key(&name) || self.told.lock().await.is_told(&name, now) {
             return true;
         }
-        if lock(&self.under_way).len() >= MOST_WAITING {
+        if !has_room(&lock(&self.under_way), alert.namespace()) {
             self.counts.deferred.fetch_add(1, Ordering::Relaxed);
             return true;
         }
@@ -130,7 +132,7 @@ impl Alerts {
             self.done(&name, &id, &alert).await;
             return true;
         }
-        lock(&self.under_way).insert(name.clone());
+        lock(&self.under_way).insert(name.clone(), alert.namespace().to_owned());
         let alerts = Arc::clone(self);
         tokio::spawn(async move {
             alerts.deliver(&name, &id, &alert).await;
@@ -232,6 +234,28 @@ impl Alerts {
     }
 }
 
+/// Whether one more of this namespace may wait.
+fn has_room(waiting: &HashMap<String, String>, namespace: &str) -> bool {
+    let of_it = waiting.values().filter(|one| **one == namespace).count();
+    waiting.len() < MOST_WAITING && of_it < MOST_OF_ONE
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_namespace_leaves_room_for_the_alerts_of_others() {
+        let of = |namespace: &str, count: usize| {
+            (0..count).map(|n| (format!("{namespace}{n}"), namespace.to_owned())).collect::<HashMap<_, _>>()
+        };
+        assert!(has_room(&of("greedy", MOST_OF_ONE - 1), "greedy"));
+        assert!(!has_room(&of("greedy", MOST_OF_ONE), "greedy"));
+        assert!(has_room(&of("greedy", MOST_OF_ONE), "other"));
+        assert!(!has_room(&of("all", MOST_WAITING), "other"));
+    }
 }

@@ -80,6 +80,11 @@ impl Alert {
         &self.budget
     }
 
+    /// That of the budget; empty where its name says none.
+    pub(super) fn namespace(&self) -> &str {
+        self.budget.split_once('/').map_or("", |(namespace, _)| namespace)
+    }
+
     pub(super) fn threshold(&self) -> Threshold {
         self.threshold
     }

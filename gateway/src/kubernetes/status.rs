@@ -88,9 +88,8 @@ pub(super) async fn keep(
             let routes = RouteFindings::of(&compiled, &latest, &standing, place.as_deref(), &findings);
             let refused = findings.refused().into_iter().chain(routes.refused());
             writer.states.refused(refused.collect());
-            if findings.is_latest() {
-                writer.states.unwritten(unwritten(&latest, &standing, &findings));
-            }
+            // Also while it is in doubt who holds a host, and nobody writes it: whoever keeps it so is told of.
+            writer.states.unwritten(unwritten(&latest, &standing, &findings));
             let changes = changes(&latest, &standing, (&findings, &routes));
             writer.written = standing;
             if *leads.borrow_and_update() {
