@@ -360,12 +360,14 @@ impl UnsentBody {
                 let cap = call.bound.and_then(|bound| bound.write_cap);
                 let edits = self.marks.edits(cap, call.model_instead());
                 let is_copied = !edits.is_empty() && offload::is_large(bytes.len());
-                let edited = if is_copied {
-                    Box::pin(offload::run(move || offload::freed_apart(facts::apply(&edits, bytes)))).await?
+                if is_copied {
+                    // The room is not free before the thread is done with it.
+                    let edit = move || (offload::freed_apart(facts::apply(&edits, bytes)), reservation);
+                    let (edited, reservation) = Box::pin(offload::run(edit)).await?;
+                    (OutBody::Whole(edited), reservation)
                 } else {
-                    facts::apply(&edits, bytes)
-                };
-                (OutBody::Whole(edited), reservation)
+                    (OutBody::Whole(facts::apply(&edits, bytes)), reservation)
+                }
             }
         })
     }
