@@ -1,7 +1,7 @@
 //! What was told, in a file of the data directory: a restart tells nothing again.
 //!
-//! **Invariant:** where replicas share no limits, what is begun stands in it under its id before anybody is told, so that one that was interrupted is told again under the
-//! same.
+//! **Invariant:** where replicas share no limits, what is begun stands in it under its id before anybody is told, so that one that was
+//! interrupted is told again under the same.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
