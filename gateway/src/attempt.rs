@@ -84,7 +84,7 @@ impl Dispatch<'_> {
         self,
         template: &mut Template,
         account: &mut Account,
-    ) -> Result<(Answer, Option<SelectedKey>), Denial> {
+    ) -> Result<(Box<Answer>, Option<SelectedKey>), Denial> {
         let sent = match account.deadline(template.total()) {
             None => self.answer(template, account).await,
             Some(deadline) => {
@@ -108,7 +108,7 @@ impl Dispatch<'_> {
         self,
         template: &mut Template,
         account: &mut Account,
-    ) -> Result<(Answer, Option<SelectedKey>), Denial> {
+    ) -> Result<(Box<Answer>, Option<SelectedKey>), Denial> {
         // First the secrets: where one cannot be had, nothing is dialled.
         let core = self.core;
         self.faults.at(Stage::Secret);
@@ -173,7 +173,7 @@ impl Dispatch<'_> {
         template: &mut Template,
         options: AttemptOptions<'_>,
         account: &mut Account,
-    ) -> Result<Answer, Unsent> {
+    ) -> Result<Box<Answer>, Unsent> {
         let AttemptOptions { key, certificate: shown, fresh, except } = options;
         let Self { core, snapshot, call: PermittedCall { permit, .. }, .. } = *self;
         let fail = |account: &mut Account, error: &UpstreamError| {
@@ -249,7 +249,7 @@ impl Dispatch<'_> {
         options: AttemptOptions<'_>,
         peer: Peer,
         account: &mut Account,
-    ) -> Result<impl Future<Output = Result<Answer, SendFailure>> + use<>, Denial> {
+    ) -> Result<impl Future<Output = Result<Box<Answer>, SendFailure>> + use<>, Denial> {
         self.faults.at(Stage::Inject);
         self.still_permitted()?;
         let injected = Injected::new(template, &self.call.permit, options.key, &self.core.prepared, peer)?;
@@ -263,11 +263,11 @@ impl Dispatch<'_> {
     /// while it is permitted.
     async fn first_byte(
         &self,
-        mut answer: Pin<&mut impl Future<Output = Result<Answer, SendFailure>>>,
+        mut answer: Pin<&mut impl Future<Output = Result<Box<Answer>, SendFailure>>>,
         limit: Duration,
         upload: Option<&Arc<Upload>>,
         account: &mut Account,
-    ) -> Result<Result<Answer, SendFailure>, NoAnswer> {
+    ) -> Result<Result<Box<Answer>, SendFailure>, NoAnswer> {
         let Some(upload) = upload else {
             let deadline = Instant::now() + limit;
             return self.core.timers.until(deadline, answer).await.map_err(|_| NoAnswer::Timeout);

@@ -119,7 +119,7 @@ impl Injected {
     pub(crate) fn send(
         self,
         after: Option<Position>,
-    ) -> impl Future<Output = Result<Answer, SendFailure>> + use<> {
+    ) -> impl Future<Output = Result<Box<Answer>, SendFailure>> + use<> {
         self.peer.exchange(self.request, after)
     }
 }

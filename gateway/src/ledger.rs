@@ -20,6 +20,7 @@ mod entry;
 mod error;
 mod fields;
 mod free_texts;
+pub(crate) mod grouping;
 mod journal;
 pub(crate) mod json;
 pub(crate) mod line;
@@ -43,7 +44,7 @@ pub(crate) mod segment;
 pub(crate) mod sqlite;
 #[cfg(test)]
 mod tests;
-mod timed_sums;
+pub(crate) mod timed_sums;
 mod varint;
 mod verify;
 

@@ -34,10 +34,13 @@ INSERT INTO {schema}sums (minute, dimensions, status, requests, unpriced, bytes_
 INSERT INTO {schema}usage (minute, dimensions, status, unit, amount{replica})
   SELECT minute, dimensions, 200, u.unit, 100 + dimensions{one} FROM calls
   CROSS JOIN (SELECT 'input' AS unit UNION ALL SELECT 'output') u ORDER BY 1, 2;
-INSERT INTO {schema}sums_by_hour (hour, dimensions, status, requests, unpriced, bytes_in, bytes_out, cost{replica})
-  SELECT minute / 60, dimensions, status, sum(requests), 0, sum(bytes_in), sum(bytes_out), sum(cost){one} FROM {schema}sums GROUP BY 1, 2, 3;
-INSERT INTO {schema}usage_by_hour (hour, dimensions, status, unit, amount{replica})
-  SELECT minute / 60, dimensions, status, unit, sum(amount){one} FROM {schema}usage GROUP BY 1, 2, 3, 4;
+{longer}"""
+# The same by longer units of time.
+FILL_LONGER = """
+INSERT INTO {schema}sums_by_{unit} ({unit}, dimensions, status, requests, unpriced, bytes_in, bytes_out, cost{replica})
+  SELECT minute / {minutes}, dimensions, status, sum(requests), 0, sum(bytes_in), sum(bytes_out), sum(cost){one} FROM {schema}sums GROUP BY 1, 2, 3;
+INSERT INTO {schema}usage_by_{unit} ({unit}, dimensions, status, unit, amount{replica})
+  SELECT minute / {minutes}, dimensions, status, unit, sum(amount){one} FROM {schema}usage GROUP BY 1, 2, 3, 4;
 """
 
 
@@ -53,10 +56,9 @@ def combination(number):
 def fill_words(schema, replica):
     last = int(time.time()) // 3600 * 60
     minutes = DAYS * 24 * 60
-    return FILL.format(
-        first=last - minutes, last=last, each=CALLS // minutes, combinations=COMBINATIONS, schema=schema,
-        replica=", replica" if replica else "", one=f", {replica}" if replica else "",
-    )
+    names = {"schema": schema, "replica": ", replica" if replica else "", "one": f", {replica}" if replica else ""}
+    longer = "".join(FILL_LONGER.format(unit=unit, minutes=length, **names) for unit, length in (("hour", 60), ("day", 24 * 60)))
+    return FILL.format(first=last - minutes, last=last, each=CALLS // minutes, combinations=COMBINATIONS, longer=longer, **names)
 
 
 def settings(bench, home, ledger):
@@ -114,7 +116,7 @@ def sqlite(bench, work):
 def has_tables(store):
     try:
         with sqlite3.connect(f"file:{store}?mode=ro", uri=True) as connection:
-            return connection.execute("SELECT count(*) FROM sqlite_schema WHERE name = 'usage_by_hour'").fetchone()[0] == 1
+            return connection.execute("SELECT count(*) FROM sqlite_schema WHERE name = 'usage_by_day'").fetchone()[0] == 1
     except sqlite3.Error:
         return False
 
@@ -144,7 +146,7 @@ def postgres(bench, work, programs):
             time.sleep(0.1)
         home = work / "month-postgres"
         settings(bench, home, f', replica: month, postgres: {{address: "127.0.0.1:{port}", database: postgres, user: shop, passwordFile: admin.token, tls: {{mode: none}}}}')
-        made(bench, "month-postgres", home, lambda: psql("SELECT to_regclass('tollgate.usage_by_hour') IS NOT NULL AND EXISTS (SELECT FROM tollgate.replicas)", check=False) == "t")
+        made(bench, "month-postgres", home, lambda: psql("SELECT to_regclass('tollgate.usage_by_day') IS NOT NULL AND EXISTS (SELECT FROM tollgate.replicas)", check=False) == "t")
         rows = []
         for number in range(COMBINATIONS):
             texts = combination(number)

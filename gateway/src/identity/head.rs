@@ -10,6 +10,7 @@ use tollgate_policy::policy::is_s3;
 
 use super::strip::Withheld;
 use super::{CallerCredentials, ShownTo, strip};
+use crate::in_place::boxed;
 use crate::websocket::Offer;
 
 /// Method, target form and headers of a request, without credentials, identity assertions and hop-by-hop fields.
@@ -62,7 +63,7 @@ impl RequestHead {
     ///
     /// # Errors
     /// `ambiguous_authority` where several authorities disagree or there is none, `method_refused` for methods that are never forwarded.
-    pub(crate) fn read(parts: request::Parts, most: usize, shown_to: ShownTo) -> Result<Self, Denial> {
+    pub(crate) fn read(parts: request::Parts, most: usize, shown_to: ShownTo) -> Result<Box<Self>, Denial> {
         let fields = HeadFields::of(&parts.headers);
         let has_protocol = parts.extensions.get::<Protocol>().is_some();
         let is_offer = has_protocol || fields.withheld.has(&UPGRADE);
@@ -85,7 +86,17 @@ impl RequestHead {
         let mut headers = parts.headers;
         let credentials = CallerCredentials::withheld(&headers, &withheld, shown_to);
         withheld.remove_from(&mut headers);
-        Ok(Self { method, headers, takes_trailers, authority, path, query, aws_scope, credentials, offer })
+        Ok(boxed(|| Self {
+            method,
+            headers,
+            takes_trailers,
+            authority,
+            path,
+            query,
+            aws_scope,
+            credentials,
+            offer,
+        }))
     }
 
     /// What it asks to go on with instead of HTTP.

@@ -18,6 +18,7 @@ use super::packed_headers::PackedHeaders;
 use super::sigv4;
 use crate::caller_occupancy::BufferReservation;
 use crate::identity::{self, AwsScope, RequestHead};
+use crate::in_place::boxed;
 use crate::trace::CallTrace;
 use crate::upstream::{AlpnOffer, OutBody, TrailerFilter, Upload};
 use crate::websocket::{Handshake, Switched};
@@ -59,7 +60,11 @@ impl Template {
     /// # Errors
     /// `bad_request` where the target cannot be written as a request line, `caller_token` where the caller's own token cannot be passed on,
     /// `internal` where no request is permitted: a bug.
-    pub(crate) fn new(mut head: RequestHead, permit: &Permit, now: Timestamp) -> Result<Self, Denial> {
+    pub(crate) fn new(
+        mut head: Box<RequestHead>,
+        permit: &Permit,
+        now: Timestamp,
+    ) -> Result<Box<Self>, Denial> {
         let token = head.credentials.passed_on(permit, now)?;
         let request = permit.http().ok_or_else(|| super::bug("the permit is for no request"))?;
         let carriers = request.destination().dialect.carriers();
@@ -71,7 +76,7 @@ impl Template {
         };
         let path = line(head.path(), request.path(), request.query().and_then(kept).as_deref())?;
         let handshake = handshake(&mut head, permit)?;
-        let mut headers = head.headers;
+        let (method, takes_trailers, mut headers) = (head.method, head.takes_trailers, head.headers);
         withhold(&mut headers, carriers, own, &unsearchable(permit), |_| false);
         // Usage is read off the answer, and a secret is looked for in it: it has to come as it is.
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
@@ -92,13 +97,13 @@ impl Template {
             }
             None => None,
         };
-        Ok(Self {
+        Ok(boxed(|| Self {
             destination: Arc::clone(request.destination()),
-            method: head.method,
+            method,
             path,
             aws_scope,
             token,
-            takes_trailers: head.takes_trailers,
+            takes_trailers,
             packed: PackedHeaders::pack(&headers),
             grpc: is_grpc(&headers),
             headers: Some(headers),
@@ -107,7 +112,7 @@ impl Template {
             room: BufferReservation::default(),
             context: HeaderMap::new(),
             handshake,
-        })
+        }))
     }
 
     /// Gives it the body to send, and the room that this takes up until it is no longer needed.

@@ -6,6 +6,7 @@
 //! **Invariant:** no call and no start waits for the database. A record counts there once, however often it is taken in.
 
 mod commit;
+mod grouped;
 mod ingest;
 mod read;
 mod schema;

@@ -4,10 +4,11 @@
 
 use std::path::{Path, PathBuf};
 
+use super::grouping::{GroupRow, Grouping, Summed};
 use super::postgres::{PostgresServer, ReplicaState, SharedReader};
 use super::rollup::Rollup;
 use super::segment::{self, Known};
-use super::sqlite::{GroupRow, Grouping, StoreReader, Summed};
+use super::sqlite::StoreReader;
 use super::{LedgerError, offline, replica};
 
 /// A store, opened for reading. A closed set.

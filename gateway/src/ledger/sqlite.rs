@@ -25,12 +25,10 @@ use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 
 use dimensions::Dimensions;
 pub(crate) use dimensions::hash_of;
-pub(crate) use grouped::{Dialect, ERROR, GroupRow, Grouping, QUARTER, Summed};
 pub(crate) use ingest::{SegmentRange, Until};
 
-use super::dimension::Texts;
+use super::grouping::{GroupRow, Grouping, Summed};
 use super::record::{Charge, RecordId};
-use super::rollup::RollupSums;
 use super::segment::Known;
 use super::{Balances, LONGEST_WINDOW, LedgerError};
 
@@ -283,12 +281,9 @@ impl StoreReader {
         &self,
         grouping: &Grouping,
         summed: Summed,
-        mut each: impl FnMut(&GroupRow<'_>),
+        each: impl FnMut(&GroupRow<'_>),
     ) -> Result<(), LedgerError> {
-        self.query(&grouping.sql(Dialect::Sqlite, summed), &[], |row| {
-            each(&group(row, summed)?);
-            Ok(())
-        })
+        grouped::grouped(self, grouping, summed, each)
     }
 
     /// How much of each segment is in the store.
@@ -325,24 +320,6 @@ impl StoreReader {
         })?;
         Ok(places)
     }
-}
-
-fn group<'a>(row: &'a rusqlite::Row<'_>, summed: Summed) -> rusqlite::Result<GroupRow<'a>> {
-    let mut texts = Texts::default();
-    for (index, text) in texts.iter_mut().enumerate() {
-        *text = row.get_ref(2 + index)?.as_str()?;
-    }
-    let mut next = 2 + texts.len();
-    let mut unit = "";
-    if summed == Summed::Usage {
-        unit = row.get_ref(next)?.as_str()?;
-        next += 1;
-    }
-    let mut sums = [0; RollupSums::COLUMNS.len()];
-    for (index, sum) in sums.iter_mut().take(summed.columns().len()).enumerate() {
-        *sum = row.get(next + index)?;
-    }
-    Ok(GroupRow { quarter: row.get(0)?, status: row.get(1)?, texts, unit, sums })
 }
 
 /// Read-only. Without anybody writing, and in a directory that cannot be written, SQLite cannot set up what readers of a

@@ -114,7 +114,7 @@ mod tests {
     use super::*;
     use crate::identity::ShownTo;
 
-    fn head(headers: &[(&str, &str)]) -> RequestHead {
+    fn head(headers: &[(&str, &str)]) -> Box<RequestHead> {
         let mut request = Request::post("https://sts.example/").header("host", "sts.example");
         for (name, value) in headers {
             request = request.header(*name, *value);

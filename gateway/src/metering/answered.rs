@@ -33,27 +33,17 @@ pub(crate) struct Answered {
 
 impl Answered {
     pub(crate) fn new(
-        answer: Answer,
+        answer: Box<Answer>,
         call: Arc<PermittedCall>,
         key: Option<SelectedKey>,
         context: &CallerContext,
         faults: Faults,
     ) -> Box<Self> {
-        let (mut head, body) = answer.response.into_parts();
+        let (lease, (mut head, body)) = (answer.lease, answer.response.into_parts());
         // That of the connection to the provider; the caller has a connection, and a version, of its own (RFC 9110, section 2.5).
         head.version = Version::HTTP_11;
         let proof = context.proof().map(Box::new);
-        boxed(|| Self {
-            head,
-            body,
-            lease: answer.lease,
-            call,
-            key,
-            scrubber: None,
-            switched: None,
-            faults,
-            proof,
-        })
+        boxed(|| Self { head, body, lease, call, key, scrubber: None, switched: None, faults, proof })
     }
 
     /// With what the connection goes on with, where `template` asked for that and the provider agrees.

@@ -138,6 +138,17 @@ async fn read_facts(
     if !offload::is_large(body.bytes.len()) {
         return Ok((facts::read(endpoint, headers, &body.bytes)?, body));
     }
+    // Every call pays for the size of what it waits for.
+    Box::pin(read_apart(endpoint, headers, body, usage)).await
+}
+
+/// The same on a thread of its own.
+async fn read_apart(
+    endpoint: &Arc<Endpoint>,
+    headers: &HeaderMap,
+    body: HeldBody,
+    usage: &CallerOccupancy,
+) -> Result<(ReadBody, HeldBody), Denial> {
     // Of one caller one is read at a time.
     let turns = (usage.reading_turn().await, offload::turn().await?);
     let (endpoint, headers) = (Arc::clone(endpoint), headers.clone());

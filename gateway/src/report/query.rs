@@ -10,8 +10,9 @@ use tollgate_policy::caller::Identity;
 use super::{By, Query, Report, ReportLine, ReportTotals};
 use crate::ledger::amount::Unit;
 use crate::ledger::dimension::{Dimension, Texts};
+use crate::ledger::grouping::{ERROR, GroupRow, Grouping, QUARTER, Summed};
 use crate::ledger::rollup::{RollupKey, RollupSums};
-use crate::ledger::sqlite::{ERROR, GroupRow, Grouping, QUARTER, Summed};
+use crate::ledger::timed_sums::TimeUnit;
 use crate::ledger::{LedgerError, Outcome, ReportStore, UsageSource};
 
 /// Adds up what the store and the journal behind it have in the period, in whole minutes: that of `since` counts, and that of `until` if it
@@ -64,7 +65,7 @@ fn grouping(query: &Query, since: i64) -> Grouping {
         by_time,
         by_texts: texts(query),
         by_status: query.by.contains(&By::Status),
-        by_whole_hours: !by_time || has_whole_hours(query),
+        units: units(query),
         since,
         until: micros.div_euclid(60_000_000) + i64::from(micros.rem_euclid(60_000_000) > 0),
     }
@@ -88,19 +89,32 @@ fn texts(query: &Query) -> [bool; Dimension::ALL.len()] {
     texts
 }
 
-/// Whether hours begin on the wall clock when they begin in UTC, all through the period.
-fn has_whole_hours(query: &Query) -> bool {
-    let is_whole = |at: Timestamp| query.timezone.to_offset(at).seconds().rem_euclid(3_600) == 0;
+/// The units of time that begin on the wall clock, where lines are told apart by it, when they begin in UTC, all through the period.
+fn units(query: &Query) -> &'static [TimeUnit] {
+    let [_, from_hours @ ..] = &TimeUnit::ALL;
+    let [_, _, from_minutes @ ..] = &TimeUnit::ALL;
+    let is_off = |seconds: i32| has_offset(query, |offset| offset.rem_euclid(seconds) != 0);
+    match () {
+        () if !query.by.iter().any(|by| by.is_time()) => &TimeUnit::ALL,
+        () if is_off(3_600) => from_minutes,
+        () if query.by.contains(&By::Hour) || is_off(24 * 3_600) => from_hours,
+        () => &TimeUnit::ALL,
+    }
+}
+
+/// Whether the wall clock is ever off UTC by such a number of seconds in the period.
+fn has_offset(query: &Query, is_such: impl Fn(i32) -> bool) -> bool {
     // A clock that is put forward or back stays so for weeks.
     const STEP: SignedDuration = SignedDuration::from_hours(7 * 24);
+    let is_such = |at: Timestamp| is_such(query.timezone.to_offset(at).seconds());
     let mut at = query.since;
     while at < query.until {
-        if !is_whole(at) {
-            return false;
+        if is_such(at) {
+            return true;
         }
         at = at.saturating_add(STEP).unwrap_or(query.until);
     }
-    is_whole(query.until)
+    is_such(query.until)
 }
 
 /// The hours, days and months of a line, so that they sort as time passes: an hour that the clock repeats comes after its namesake.

@@ -29,6 +29,7 @@ use super::pool::{Bucket, Pool, PoolKey, Sender, StreamSlot};
 use super::send_failure::SendFailure;
 use super::tls::TlsClient;
 use super::upstream_place::UpstreamPlace;
+use crate::in_place::boxed;
 use crate::ledger::Position;
 use crate::trace::Opened;
 
@@ -189,7 +190,7 @@ impl Peer {
         self,
         request: Request<OutBody>,
         after: Option<Position>,
-    ) -> impl Future<Output = Result<Answer, SendFailure>> + use<> {
+    ) -> impl Future<Output = Result<Box<Answer>, SendFailure>> + use<> {
         let Self { sender, state, bucket, reused, opened: _, place } = self;
         let received = state.received();
         let upload = request.body().upload();
@@ -198,7 +199,7 @@ impl Peer {
             Ok(response) => {
                 let is_early = upload.is_some_and(|upload| !upload.is_whole());
                 let lease = Lease { sender, state, bucket, is_early, _place: place };
-                Ok(Answer { response: response.map(AnswerBody::from), lease })
+                Ok(boxed(|| Answer { response: response.map(AnswerBody::from), lease }))
             }
             Err(mut error) => Err(SendFailure {
                 returned: error.take_message().map(Request::into_body),
@@ -265,7 +266,7 @@ pub(crate) struct Answer {
 
 impl Answer {
     /// Lets go of an answer that nobody gets.
-    pub(crate) fn discard(self) {
+    pub(crate) fn discard(self: Box<Self>) {
         if self.response.body().is_here() {
             self.lease.finish();
         }

@@ -19,7 +19,7 @@ use crate::ledger::free_texts::{FREE, FreeTexts};
 use crate::ledger::record::RecordId;
 use crate::ledger::rollup::{Rollup, RollupKey, RollupSums};
 use crate::ledger::sqlite::hash_of;
-use crate::ledger::timed_sums::{SumKey, TimedSums};
+use crate::ledger::timed_sums::{SumKey, TimeUnit, TimedSums};
 
 /// The largest sum that is kept, so that adding to it cannot fail.
 const MOST: i64 = 1 << 61;
@@ -251,7 +251,7 @@ async fn add_sums(
 
 async fn add_counts(
     transaction: &Transaction<'_>,
-    (suffix, time): (&str, &str),
+    TimeUnit { suffix, column: time, .. }: TimeUnit,
     replica: i64,
     sums: &BTreeMap<SumKey, RollupSums>,
 ) -> Result<(), LedgerError> {
@@ -275,7 +275,7 @@ async fn add_counts(
 
 async fn add_usage(
     transaction: &Transaction<'_>,
-    (suffix, time): (&str, &str),
+    TimeUnit { suffix, column: time, .. }: TimeUnit,
     replica: i64,
     sums: &BTreeMap<SumKey, RollupSums>,
 ) -> Result<(), LedgerError> {

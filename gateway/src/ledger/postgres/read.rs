@@ -10,15 +10,13 @@ use serde_json::Value;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Row};
 
-use super::schema;
 use super::session::{DatabaseSession, PostgresServer, failed};
+use super::{grouped, schema};
 use crate::ledger::LedgerError;
 use crate::ledger::calls::{Call, Object, Wanted};
-use crate::ledger::dimension::{Dimension, Texts};
+use crate::ledger::grouping::{GroupRow, Grouping, Summed};
 use crate::ledger::record::RecordId;
-use crate::ledger::rollup::RollupSums;
 use crate::ledger::segment::Known;
-use crate::ledger::sqlite::{Dialect, GroupRow, Grouping, Summed};
 
 /// The database, opened for reading.
 #[derive(Debug)]
@@ -84,12 +82,12 @@ impl SharedReader {
         summed: Summed,
         mut each: impl FnMut(&GroupRow<'_>),
     ) -> Result<(), LedgerError> {
-        let sql = grouping.sql(Dialect::Postgres, summed);
+        let sql = grouped::sql(grouping, summed);
         self.session.run(async |client: &mut Client| {
             let nothing: [&(dyn ToSql + Sync); 0] = [];
             let mut rows = std::pin::pin!(client.query_raw(&sql, nothing).await?);
             while let Some(row) = rows.try_next().await? {
-                each(&group(&row, summed)?);
+                each(&grouped::group(&row, summed)?);
             }
             Ok(())
         })
@@ -190,24 +188,6 @@ impl SharedReader {
     fn query(&mut self, sql: &str, parameters: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, LedgerError> {
         self.session.run(async |client: &mut Client| Ok(client.query(sql, parameters).await?))
     }
-}
-
-fn group(row: &Row, summed: Summed) -> Result<GroupRow<'_>, LedgerError> {
-    let mut texts = Texts::default();
-    for (index, text) in texts.iter_mut().enumerate() {
-        *text = row.try_get(2 + index)?;
-    }
-    let mut next = 2 + Dimension::ALL.len();
-    let mut unit = "";
-    if summed == Summed::Usage {
-        unit = row.try_get(next)?;
-        next += 1;
-    }
-    let mut sums = [0; RollupSums::COLUMNS.len()];
-    for (index, sum) in sums.iter_mut().take(summed.columns().len()).enumerate() {
-        *sum = row.try_get(next + index)?;
-    }
-    Ok(GroupRow { quarter: row.try_get(0)?, status: row.try_get(1)?, texts, unit, sums })
 }
 
 fn object(row: &Row, column: usize) -> Result<Object, LedgerError> {

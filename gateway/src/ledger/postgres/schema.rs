@@ -14,15 +14,15 @@ use super::session::failed;
 use crate::ledger::LedgerError;
 use crate::ledger::dimension::Dimension;
 use crate::ledger::rollup::RollupSums;
-use crate::ledger::timed_sums::{HOURS, MINUTES};
+use crate::ledger::timed_sums::TimeUnit;
 
 /// Of this layout; another one is not touched. Dimensions and units do not change it.
 const VERSION: i64 = 1;
 /// What replicas agree on who changes tables with: `toll` and `gate` in ASCII.
 const LOCK: i64 = 0x746f_6c6c_6761_7465;
 
-/// `records` has a row for each call, as its JSON; `sums` and `usage` what calls add up to by the minute, `sums_by_hour` and `usage_by_hour`
-/// by the hour. All but what calls have in common are rows of one replica, so that several never wait for one another.
+/// `records` has a row for each call, as its JSON; `sums` and `usage` what calls add up to by the minute, those that end with
+/// `_by_hour` and `_by_day` by longer units. All but what calls have in common are rows of one replica, so that several never wait for one another.
 fn tables() -> String {
     let counts = RollupSums::COLUMNS.map(|column| format!("{column} bigint NOT NULL")).join(", ");
     let key = "replica bigint NOT NULL, dimensions bigint NOT NULL, status bigint NOT NULL";
@@ -60,7 +60,7 @@ fn tables() -> String {
          CREATE INDEX ON tollgate.records (at);
          CREATE INDEX ON tollgate.records (corrects) WHERE corrects IS NOT NULL;"
     );
-    for (suffix, time) in [MINUTES, HOURS] {
+    for TimeUnit { suffix, column: time, .. } in TimeUnit::ALL {
         text.push_str(&format!(
             "CREATE TABLE tollgate.sums{suffix} ({time} bigint NOT NULL, {key}, {counts},
                  PRIMARY KEY ({time}, replica, dimensions, status));
@@ -237,7 +237,11 @@ mod tests {
     fn the_tables_have_a_column_for_each_sum() {
         let text = tables();
         for column in RollupSums::COLUMNS {
-            assert_eq!(text.matches(&format!("{column} bigint NOT NULL")).count(), 2, "{column}");
+            assert_eq!(
+                text.matches(&format!("{column} bigint NOT NULL")).count(),
+                TimeUnit::ALL.len(),
+                "{column}"
+            );
         }
     }
 }

@@ -10,7 +10,7 @@ use super::{Cursor, Store};
 use crate::ledger::LedgerError;
 use crate::ledger::record::RecordId;
 use crate::ledger::rollup::{ChargeKey, Rollup, RollupSums};
-use crate::ledger::timed_sums::{SumKey, TimedSums};
+use crate::ledger::timed_sums::{SumKey, TimeUnit, TimedSums};
 
 /// Stretches are joined up to this many bytes: what has to be read to find one record.
 const STRETCH: u64 = 1 << 20;
@@ -86,7 +86,7 @@ fn add_sums(connection: &Connection, known: &mut Dimensions, rollup: &Rollup) ->
 
 fn add_rows(
     connection: &Connection,
-    (suffix, time): (&str, &str),
+    TimeUnit { suffix, column: time, .. }: TimeUnit,
     rows: &BTreeMap<SumKey, RollupSums>,
 ) -> rusqlite::Result<()> {
     let added =

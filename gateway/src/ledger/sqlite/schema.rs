@@ -5,12 +5,12 @@ use rusqlite::Connection;
 use super::commit::MOST;
 use crate::ledger::dimension::Dimension;
 use crate::ledger::rollup::RollupSums;
-use crate::ledger::timed_sums::{HOURS, MINUTES, TimeUnit};
+use crate::ledger::timed_sums::TimeUnit;
 
 /// Of this layout; another one is not touched. Dimensions and units do not change it.
-const VERSION: i64 = 5;
-/// Of this one the sums by the hour are made of those by the minute.
-const WITHOUT_HOURS: i64 = 4;
+const VERSION: i64 = 6;
+/// Of these, sums by longer units of time are made of those by the minute.
+const WITHOUT_ALL_SUMS: std::ops::Range<i64> = 4..VERSION;
 
 /// Requests are not rows of their own: `sums` has what they add up to, by minute and by what they have in common, so the store stays
 /// small however many there are; `usage` has a row for each unit of that. `stretches` says where in the journal the line of a given record can be.
@@ -51,8 +51,8 @@ CREATE TABLE corrections (
 ) STRICT, WITHOUT ROWID;
 ";
 
-/// What calls add up to, by the minute or by the hour: reports over weeks read the latter.
-fn sums((suffix, time): TimeUnit) -> String {
+/// What calls add up to, by one unit of time: reports over weeks read hours and days.
+fn sums(TimeUnit { suffix, column: time, .. }: TimeUnit) -> String {
     let counts: String = RollupSums::COLUMNS.map(|column| format!("{column} INTEGER NOT NULL, ")).concat();
     let key = format!("{time} INTEGER NOT NULL, dimensions INTEGER NOT NULL, status INTEGER NOT NULL");
     format!(
@@ -63,7 +63,7 @@ fn sums((suffix, time): TimeUnit) -> String {
 }
 
 /// Sums one after the other, as they are added to: all together could be more than a number holds.
-fn fill_hours() -> String {
+fn fill(TimeUnit { minutes, suffix, column: time }: TimeUnit) -> String {
     let counts = RollupSums::COLUMNS;
     let added = |columns: &[&str]| {
         let each =
@@ -71,22 +71,30 @@ fn fill_hours() -> String {
         each.collect::<Vec<_>>().join(", ")
     };
     format!(
-        "INSERT INTO sums_by_hour (hour, dimensions, status, {columns})
-         SELECT minute / 60, dimensions, status, {columns} FROM sums WHERE true ON CONFLICT DO UPDATE SET {};
-         INSERT INTO usage_by_hour (hour, dimensions, status, unit, amount)
-         SELECT minute / 60, dimensions, status, unit, amount FROM usage WHERE true ON CONFLICT DO UPDATE SET {};",
+        "INSERT INTO sums{suffix} ({time}, dimensions, status, {columns})
+         SELECT minute / {minutes}, dimensions, status, {columns} FROM sums WHERE true ON CONFLICT DO UPDATE SET {};
+         INSERT INTO usage{suffix} ({time}, dimensions, status, unit, amount)
+         SELECT minute / {minutes}, dimensions, status, unit, amount FROM usage WHERE true ON CONFLICT DO UPDATE SET {};",
         added(&counts),
         added(&["amount"]),
         columns = counts.join(", "),
     )
 }
 
-/// Makes the tables in an empty file, and a column for each dimension that has none; takes the layout before this one over, and refuses
+/// Makes the tables in an empty file, and a column for each dimension that has none; takes the layouts before this one over, and refuses
 /// any other.
 pub(super) fn ensure(connection: &Connection) -> rusqlite::Result<()> {
     let change = match version(connection)? {
-        0 => TABLES.to_owned() + &sums(MINUTES) + &sums(HOURS),
-        WITHOUT_HOURS => sums(HOURS) + &fill_hours(),
+        0 => TABLES.to_owned() + &TimeUnit::ALL.map(sums).concat(),
+        found if WITHOUT_ALL_SUMS.contains(&found) => {
+            let mut change = String::new();
+            for unit in TimeUnit::ALL {
+                if !has_table(connection, &format!("sums{}", unit.suffix))? {
+                    change += &(sums(unit) + &fill(unit));
+                }
+            }
+            change
+        }
         _ => String::new(),
     };
     if !change.is_empty() {
@@ -128,6 +136,11 @@ fn missing(connection: &Connection) -> rusqlite::Result<Vec<String>> {
 
 fn refused(what: String) -> rusqlite::Error {
     rusqlite::Error::InvalidParameterName(what)
+}
+
+fn has_table(connection: &Connection, name: &str) -> rusqlite::Result<bool> {
+    let is_there = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?1)";
+    connection.query_row(is_there, [name], |row| row.get(0))
 }
 
 fn version(connection: &Connection) -> rusqlite::Result<i64> {

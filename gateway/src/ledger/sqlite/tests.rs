@@ -7,6 +7,7 @@ use crate::ledger::chain::ChainHead;
 use crate::ledger::line::Row;
 use crate::ledger::rollup::Rollup;
 use crate::ledger::samples::{SPEND, TOKENS, directory, hold, read_back, record, sums, text};
+use crate::ledger::timed_sums::TimeUnit;
 use crate::ledger::{HoldLine, Record, payload, segment};
 
 enum Entry {
@@ -303,13 +304,13 @@ fn usage_is_a_row_for_each_unit() {
     assert_eq!(usage, [("file_searches", 6), ("input", 200), ("output", 40)].map(|(u, n)| (u.to_owned(), n)));
 }
 
-/// What the store has by the minute, summed up by the hour, and what it has by the hour.
-fn by_hour(data_dir: &Path) -> [Vec<[i64; 5]>; 2] {
+/// What the store has by the minute, summed up by a longer unit, and what it has by that.
+fn by_unit(data_dir: &Path, TimeUnit { minutes, suffix, column }: TimeUnit) -> [Vec<[i64; 5]>; 2] {
     let reader = StoreReader::open(data_dir).unwrap();
     let of = |sums: &str, usage: &str| {
         let sql = format!(
-            "SELECT u.hour, u.dimensions, sum(DISTINCT s.requests), sum(DISTINCT s.cost), sum(u.amount) FROM ({usage}) u
-             JOIN ({sums}) s ON s.hour = u.hour AND s.dimensions = u.dimensions AND s.status = u.status
+            "SELECT u.{column}, u.dimensions, sum(DISTINCT s.requests), sum(DISTINCT s.cost), sum(u.amount) FROM ({usage}) u
+             JOIN ({sums}) s ON s.{column} = u.{column} AND s.dimensions = u.dimensions AND s.status = u.status
              GROUP BY 1, 2 ORDER BY 1, 2"
         );
         let mut rows = Vec::new();
@@ -320,20 +321,21 @@ fn by_hour(data_dir: &Path) -> [Vec<[i64; 5]>; 2] {
         reader.query(&sql, &[], read).unwrap();
         rows
     };
+    let time = format!("SELECT minute / {minutes} AS {column}, dimensions, status");
     [
         of(
-            "SELECT minute / 60 AS hour, dimensions, status, sum(requests) AS requests, sum(cost) AS cost FROM sums GROUP BY 1, 2, 3",
-            "SELECT minute / 60 AS hour, dimensions, status, unit, sum(amount) AS amount FROM usage GROUP BY 1, 2, 3, 4",
+            &format!("{time}, sum(requests) AS requests, sum(cost) AS cost FROM sums GROUP BY 1, 2, 3"),
+            &format!("{time}, unit, sum(amount) AS amount FROM usage GROUP BY 1, 2, 3, 4"),
         ),
-        of("SELECT * FROM sums_by_hour", "SELECT * FROM usage_by_hour"),
+        of(&format!("SELECT * FROM sums{suffix}"), &format!("SELECT * FROM usage{suffix}")),
     ]
 }
 
 #[test]
-fn hours_have_what_their_minutes_have_in_a_new_store_and_in_one_that_had_none() {
+fn hours_and_days_have_what_their_minutes_have_in_a_new_store_and_in_one_that_had_none() {
     let directory = directory();
     let mut store = Store::open(directory.path()).unwrap();
-    for (name, minutes) in [("a.journal", [0, 59, 60]), ("b.journal", [61, 119, 7_000_000])] {
+    for (name, minutes) in [("a.journal", [0, 59, 60]), ("b.journal", [61, 1_439, 7_000_000])] {
         let calls = minutes.map(|minute| {
             let mut call = record(&hold(RecordId::new()));
             call.at = Timestamp::from_second(minute * 60 + 30).unwrap();
@@ -342,16 +344,24 @@ fn hours_have_what_their_minutes_have_in_a_new_store_and_in_one_that_had_none() 
         write(directory.path(), name, &calls);
         read(&mut store, directory.path());
     }
-    let [minutes, hours] = by_hour(directory.path());
-    assert_eq!(minutes, hours);
-    assert_eq!(hours.iter().map(|row| (row[0], row[2])).collect::<Vec<_>>(), [(0, 2), (1, 3), (116_666, 1)]);
-
-    let forget = "DROP TABLE sums_by_hour; DROP TABLE usage_by_hour; PRAGMA user_version = 4";
-    store.connection.execute_batch(forget).unwrap();
+    let [day, hour, _] = TimeUnit::ALL;
+    let of = |unit| by_unit(directory.path(), unit);
+    let sums = |rows: &[[i64; 5]]| rows.iter().map(|row| (row[0], row[2])).collect::<Vec<_>>();
+    let (of_hours, of_days) = (of(hour), of(day));
+    let ([minutes, hours], [again, days]) = (&of_hours, &of_days);
+    assert_eq!((minutes, again), (hours, days));
+    assert_eq!(sums(hours), [(0, 2), (1, 2), (23, 1), (116_666, 1)]);
+    assert_eq!(sums(days), [(0, 5), (4_861, 1)]);
     drop(store);
-    assert!(StoreReader::open(directory.path()).is_err(), "the gateway has to have been here first");
-    drop(Store::open(directory.path()).unwrap());
-    assert_eq!(by_hour(directory.path()), [hours.clone(), hours]);
+
+    let without_days = "DROP TABLE sums_by_day; DROP TABLE usage_by_day; PRAGMA user_version = 5";
+    let without_hours = "DROP TABLE sums_by_hour; DROP TABLE usage_by_hour; PRAGMA user_version = 4";
+    for forget in [without_days.to_owned(), format!("{without_days};{without_hours}")] {
+        Store::open(directory.path()).unwrap().connection.execute_batch(&forget).unwrap();
+        assert!(StoreReader::open(directory.path()).is_err(), "the gateway has to have been here first");
+        drop(Store::open(directory.path()).unwrap());
+        assert_eq!((of(hour), of(day)), (of_hours.clone(), of_days.clone()));
+    }
 }
 
 #[test]
