@@ -57,7 +57,9 @@ pub(crate) fn upstream(error: &UpstreamError) -> Denial {
         _ => {}
     }
     let detail = match upstream_reason(error) {
-        Reason::AddressRefused => "the destination resolves to an address that may not be dialled",
+        Reason::AddressRefused => {
+            "the destination resolves to an address that may not be dialled; `egress.privateRanges` of the gateway lists private ones that may"
+        }
         Reason::DnsFailed => match error {
             UpstreamError::Dial(DialError::Resolve(LookupError::Timeout)) => {
                 "the destination's name could not be resolved in time; nothing was sent"

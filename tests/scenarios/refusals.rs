@@ -79,7 +79,7 @@ async fn an_exhausted_budget_says_its_amount_its_use_and_when_it_resets() {
     assert_eq!(answer.header("x-should-retry"), "false");
     let message = told["error"]["message"].as_str().unwrap();
     for words in [
-        "of 10000 tokens 5000 tokens are used",
+        "5000 tokens of 10000 tokens used",
         "0 tokens held",
         &format!("{} tokens", number("needed")),
         "resets",

@@ -57,9 +57,18 @@ pub(super) fn run(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Err(denial) => {
+            if args.method.is_none() && !args.url.starts_with("tcp://") {
+                say(&format!("note: asked as {}; `--method` says another", args.usual_method()));
+            }
             say(&format!("refused: {}: {}", denial.reason, denial.detail));
             Ok(ExitCode::from(2))
         }
+    }
+}
+
+impl ExplainArgs {
+    const fn usual_method(&self) -> &'static str {
+        if self.upgrade.is_some() { "GET" } else { "POST" }
     }
 }
 
@@ -68,8 +77,8 @@ fn decide(policy: &Policy, args: &ExplainArgs) -> anyhow::Result<Result<String, 
         return Ok(decide_connection(policy, args, authority));
     }
     let (authority, path, query) = split(&args.url)?;
-    let usual = if args.upgrade.is_some() { "GET" } else { "POST" };
-    let line = RequestLine { authority, method: args.method.as_deref().unwrap_or(usual), path, query };
+    let method = args.method.as_deref().unwrap_or(args.usual_method());
+    let line = RequestLine { authority, method, path, query };
     let grants = policy.grants_of(&assumed(args.caller.clone()));
     let (target, request) = match policy.resolve(&line) {
         Ok((target, request)) => {

@@ -125,12 +125,16 @@ pub(super) fn over_budget(
     let [cap, used, held, most] =
         [limit.amount, usage.spent, usage.held, needed].map(|amount| shown(unit, amount));
     let state = LimitState::new(limit, usage, needed);
+    let advice = match unit {
+        Unit::Tokens | Unit::Spend => "; send less, or ask for fewer output tokens (max_tokens)",
+        Unit::Requests | Unit::Concurrency | Unit::Bytes | Unit::Seconds => "",
+    };
     match refused {
         Refused::Held { retry_after } => {
             let resets_in = counter.resets_in(window, now);
             let detail = format!(
-                "limit {id}: of {cap} {used} are used and {held} held by calls under way, and this call may take \
-                 {most}; retry soon, when those calls end; the window resets in {}",
+                "limit {id}: {used} of {cap} used, {held} held by calls under way; this call may take {most}; retry \
+                 soon, when those calls end; the window resets in {}",
                 span(resets_in)
             );
             let state = state.resets_in(Some(resets_in));
@@ -138,21 +142,16 @@ pub(super) fn over_budget(
         }
         Refused::Exhausted { resets_in } => {
             let detail = format!(
-                "limit {id}: of {cap} {used} are used and {held} held by calls under way, and this call may take \
-                 {most}; there is room for it when the window resets, in {}",
+                "limit {id}: {used} of {cap} used, {held} held by calls under way; this call may take {most}{advice}; \
+                 there is room for it when the window resets, in {}",
                 span(resets_in)
             );
             let state = state.resets_in(Some(resets_in));
             Denial::new(Reason::BudgetExhausted, detail).retry_after(resets_in.max(SHORT_RETRY)).by(state)
         }
         Refused::TooLarge => {
-            let advice = match unit {
-                Unit::Tokens | Unit::Spend => "; send less, or ask for fewer output tokens (max_tokens)",
-                Unit::Requests | Unit::Concurrency | Unit::Bytes | Unit::Seconds => "",
-            };
             let detail = format!(
-                "limit {id}: this call alone may take {most}, and there are {cap} in a whole window, of which \
-                 {used} are used{advice}"
+                "limit {id}: {used} of {cap} used; this call alone may take {most}, more than a whole window has{advice}"
             );
             Denial::new(Reason::BudgetExhausted, detail).by(state)
         }

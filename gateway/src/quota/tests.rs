@@ -218,8 +218,14 @@ fn each_refusal_has_its_reason_and_its_time_to_retry() {
         assert!(never.detail.contains(word), "{never}");
     }
     for (denial, words) in [
-        (held, ["100 tokens", "0 tokens are used", "90 tokens held", "may take 20 tokens", "in 12 h"]),
-        (exhausted, ["100 tokens", "90 tokens are used", "0 tokens held", "may take 20 tokens", "in 12 h"]),
+        (
+            held,
+            ["100 tokens", "0 tokens of 100 tokens used", "90 tokens held", "may take 20 tokens", "in 12 h"],
+        ),
+        (
+            exhausted,
+            ["100 tokens", "90 tokens of 100 tokens used", "0 tokens held", "may take 20 tokens", "in 12 h"],
+        ),
     ] {
         for word in words.into_iter().chain(["limit grant/test/tokens/day/shared"]) {
             assert!(denial.detail.contains(word), "{word}: {denial}");
@@ -324,7 +330,7 @@ fn a_refusal_says_how_its_limit_stands_in_the_limits_unit() {
         (5_000_000_000, 3_250_000_000, 1_000_000_000, 800_000_000)
     );
     assert_eq!(state.resets_in, Some(Duration::from_secs(12 * 3_600)));
-    for words in ["of 5 USD 3.25 USD are used", "1 USD held", "0.8 USD", "the window resets in 12 h"] {
+    for words in ["3.25 USD of 5 USD used", "1 USD held", "0.8 USD", "the window resets in 12 h"] {
         assert!(denial.detail.contains(words), "{}", denial.detail);
     }
 

@@ -45,7 +45,7 @@ pub fn allowed(allow: &Allow) -> String {
 /// What limits a grant, in one line.
 pub fn limited(limits: &[Limit]) -> String {
     match limits {
-        [] => "without a limit".to_owned(),
+        [] => "without a limit of its own".to_owned(),
         limits => format!("up to {}", limits.iter().map(limit).collect::<Vec<_>>().join(", ")),
     }
 }

@@ -7,9 +7,8 @@ use crate::model::{CallerSpec, List, ServiceAccountSpec, TokenCallerSpec};
 use crate::name::Name;
 use crate::pattern::{CallerPattern, ServiceAccountPattern, SpiffePattern, TokenPattern};
 
-const NO_CLUSTER: &str = "no listener proves service accounts: name in the settings the cluster whose tokens are taken, as in `identity.tokens: [{kind: kubernetes, …}]`";
-const NO_ISSUER: &str =
-    "no listener takes tokens: name their issuer in the settings, as in `identity.tokens: [{kind: oidc, …}]`";
+const NO_CLUSTER: &str = "no listener proves service accounts: name in the settings the cluster whose tokens are taken, as in `identity.tokens: [{kind: kubernetes, …}]`, and give a listener `clientCertificate: optional`";
+const NO_ISSUER: &str = "no listener takes tokens: name their issuer in the settings, as in `identity.tokens: [{kind: oidc, …}]`, and give a listener `clientCertificate: optional`";
 
 pub(super) fn callers(
     list: &List<CallerSpec>,

@@ -29,7 +29,8 @@ pub(crate) struct GrantSpec {
     pub(crate) allow: Option<AllowSpec>,
     /// How much the callers may use. Without one, as much as they want. See [limits](#limits).
     pub(crate) limits: List<LimitSpec>,
-    /// Tokens. Written into a call that names no output cap. Without it the model's maximum.
+    /// Tokens. Written into a call that names no output cap, where a limit or budget of it counts tokens or spend. Without it the
+    /// model's maximum.
     pub(crate) default_output_cap: Option<u64>,
     /// What a call is held at that nothing bounds. Without it such a call is refused with `unbounded_cost`.
     pub(crate) assume: Option<AssumeSpec>,

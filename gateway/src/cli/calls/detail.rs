@@ -156,8 +156,10 @@ fn attempts(record: &Object, lines: &mut Lines<'_, impl Write>) -> io::Result<()
     for attempt in attempts {
         // What is that of the record is not repeated on its line.
         let own = |name: &str| attempt.get(name).or_else(|| record.get(name)).map(plain).unwrap_or_default();
-        let peer =
-            attempt.get("peer").filter(|peer| !peer.is_null()).map_or_else(|| "no address".to_owned(), plain);
+        let peer = attempt
+            .get("peer")
+            .filter(|peer| !peer.is_null())
+            .map_or_else(|| "not connected".to_owned(), plain);
         let from = some(&own("source"), |source| format!(" from {source}"));
         let key = some(&own("alias"), |alias| format!(", key {alias}"));
         let version = some(&own("credential_version"), |version| format!(", version {version}"));

@@ -13,7 +13,7 @@ use crate::ledger::grouping::{ERROR, GroupRow, Grouping, QUARTER, Summed};
 use crate::ledger::rollup::RollupSums;
 use crate::ledger::timed_sums::TimeUnit;
 
-type Sums = [i64; RollupSums::COLUMNS.len()];
+type ColumnSums = [i64; RollupSums::COLUMNS.len()];
 
 /// Combinations of dimensions that are told apart, and which of them each row of dimensions is.
 struct Kinds {
@@ -27,7 +27,7 @@ struct Groups {
     units: Vec<String>,
     quarter: i64,
     /// By kind, status and unit.
-    sums: HashMap<(usize, i64, usize), Sums>,
+    sums: HashMap<(usize, i64, usize), ColumnSums>,
 }
 
 /// Hands every row of the answer to `each`.
