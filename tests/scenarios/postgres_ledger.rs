@@ -45,6 +45,10 @@ impl Database {
         )
     }
 
+    pub(crate) fn stop(&mut self) {
+        self.server.stop();
+    }
+
     fn psql(&self, query: &str) -> Output {
         self.server.psql(SocketAddr::from(([127, 0, 0, 1], self.server.port())), "require", query)
     }

@@ -38,7 +38,7 @@ pub(super) type StoreLife = Arc<str>;
 pub(crate) type Dialable = Arc<dyn Fn(IpAddr) -> bool + Send + Sync>;
 
 /// The server, and a connection while there is one.
-pub(super) struct SliceStore {
+pub(crate) struct SliceStore {
     settings: RedisSettings,
     dialable: Dialable,
     script: Script,
@@ -114,7 +114,7 @@ pub(super) struct AskTurn<'a> {
 }
 
 impl SliceStore {
-    pub(super) fn new(settings: RedisSettings, dialable: Dialable) -> Self {
+    pub(crate) fn new(settings: RedisSettings, dialable: Dialable) -> Self {
         Self {
             settings,
             dialable,
