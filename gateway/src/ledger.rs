@@ -73,7 +73,7 @@ pub use offline::{catch_up, written};
 pub(crate) use postgres::{ChargeReader, ChargedReplica, WindowBegin};
 pub use postgres::{
     PostgresIngest, PostgresProgress, PostgresServer, PostgresSettings, ReplicaState, SharedReader, forget,
-    witness,
+    verify_shared,
 };
 pub use record::{Attempt, Bounded, Charge, HoldLine, Outcome, Record, RecordId, UsageSource};
 pub use recover::Recovered;

@@ -38,6 +38,7 @@ mod slice_store;
 mod slice_sync;
 mod terms;
 mod totals;
+mod window_terms;
 
 #[cfg(test)]
 mod tests;

@@ -25,4 +25,4 @@ pub use ingest::{PostgresIngest, PostgresProgress};
 pub use read::{ReplicaState, SharedReader};
 pub use session::PostgresServer;
 pub use settings::PostgresSettings;
-pub use witness::witness;
+pub use witness::verify_shared;

@@ -19,7 +19,7 @@ use tollgate_policy::limit::{LimitId, LimitKind, Usage};
 use super::Quota;
 use super::lease::{PoolId, Replicas};
 use super::slice_store::{AskTurn, SliceStore, SliceStoreError, StoreLife, Synced};
-use super::slice_sync::window_terms;
+use super::window_terms::window_terms;
 use crate::ledger::{
     ChargeReader, ChargedReplica, LedgerError, PostgresProgress, PostgresServer, WindowBegin, chain,
 };
@@ -58,6 +58,14 @@ pub(crate) struct ShareSettler {
     store: SliceStore,
 }
 
+/// What it takes to tell something.
+struct Telling<'a> {
+    quota: &'a Quota,
+    replicas: &'a Replicas,
+    /// Those that were read.
+    windows: &'a [AskedWindow],
+}
+
 /// Since when this count counts, as it was asked for.
 struct AskedWindow {
     begun: Option<Timestamp>,
@@ -86,66 +94,66 @@ impl LedgerVoice {
     }
 }
 
-/// As a process of this number that has no more than its ledger. Returns whether the store has taken it; not where it knows a later process,
-/// unless it `goes_on` as one that is later still.
-async fn speak(
-    (quota, replicas): (&Quota, &Replicas),
-    store: &mut SliceStore,
-    (replica, windows): (&ChargedReplica, &[AskedWindow]),
-    (process, goes_on): (u64, bool),
-) -> Result<bool, SliceStoreError> {
-    let wall = Timestamp::now();
-    let mut charges: Vec<(PoolId, Seen)> = Vec::new();
-    for charge in &replica.charges {
-        let pool = PoolId { limit: Arc::clone(&charge.limit), key: Arc::clone(&charge.key) };
-        charges.extend(quota.charged(&pool, charge.amount, windows, wall).map(|seen| (pool, seen)));
-    }
-    charges.sort_by(|(a, _), (b, _)| a.cmp(b));
-    let name: ReplicaId = replica.id.as_str().into();
-    let mut keeper: Keeper<PoolId, StoreLife> = Keeper::new(process, replicas.lease());
-    keeper.restored();
-    charges.iter().for_each(|(pool, _)| keeper.asked(pool.clone()));
-    keeper.leave();
-    for _ in 0..MOST_ROUNDS + charges.len() / 16 {
-        let now = replicas.now();
-        let Some(batch) = keeper.batch(now) else {
-            tokio::time::sleep(Duration::from_millis(keeper.pause(now).max(1))).await;
-            continue;
-        };
+impl Telling<'_> {
+    /// As a process of this number that has no more than its ledger. Returns whether the store has taken it; not where it knows a later
+    /// process, unless it `goes_on` as one that is later still.
+    async fn speak(
+        &self,
+        store: &mut SliceStore,
+        replica: &ChargedReplica,
+        process: u64,
+        goes_on: bool,
+    ) -> Result<bool, SliceStoreError> {
+        let charges = self.charges(replica);
         let seen = |pool: &PoolId| {
             charges.binary_search_by(|(known, _)| known.cmp(pool)).ok().map(|at| charges[at].1)
         };
-        let asks: Vec<_> =
-            batch.pools.iter().map(|pool| (pool.clone(), keeper.ask(pool, seen(pool), now))).collect();
-        let turn = AskTurn {
-            replica: &name,
-            process: batch.process,
-            number: batch.turn,
-            lease: replicas.lease(),
-            life: batch.life.as_deref(),
-            lapses: batch.lapses,
-            whole: batch.whole,
-            leaving: batch.leaving,
-        };
-        match store.sync(turn, &asks).await? {
-            Synced::Granted { standing, grants, .. } => {
-                keeper.answered(&batch, &standing, now);
-                for ((pool, ask), grant) in asks.iter().zip(grants) {
-                    keeper.take(&batch, (pool, ask), grant, now);
+        let (name, lease): (ReplicaId, _) = (replica.id.as_str().into(), self.replicas.lease());
+        let mut keeper: Keeper<PoolId, StoreLife> = Keeper::new(process, lease);
+        keeper.restored();
+        charges.iter().for_each(|(pool, _)| keeper.asked(pool.clone()));
+        keeper.leave();
+        for _ in 0..MOST_ROUNDS + charges.len() / 16 {
+            let now = self.replicas.now();
+            let Some(batch) = keeper.batch(now) else {
+                tokio::time::sleep(Duration::from_millis(keeper.pause(now).max(1))).await;
+                continue;
+            };
+            let asks: Vec<_> =
+                batch.pools.iter().map(|pool| (pool.clone(), keeper.ask(pool, seen(pool), now))).collect();
+            match store.sync(AskTurn::of(&name, lease, &batch), &asks).await? {
+                Synced::Granted { standing, grants, .. } => {
+                    keeper.answered(&batch, &standing, now);
+                    for ((pool, ask), grant) in asks.iter().zip(grants) {
+                        keeper.take(&batch, (pool, ask), grant, now);
+                    }
+                    if standing.heard && keeper.has_left() {
+                        return Ok(true);
+                    }
                 }
-                if standing.heard && keeper.has_left() {
-                    return Ok(true);
-                }
-            }
-            Synced::Overtaken { latest } => keeper.overtaken(batch, latest),
-            Synced::Superseded { latest } => {
-                if !goes_on || !keeper.superseded(batch, latest, now) {
-                    return Ok(false);
+                Synced::Overtaken { latest } => keeper.overtaken(batch, latest),
+                Synced::Superseded { latest } => {
+                    if !goes_on || !keeper.superseded(batch, latest, now) {
+                        return Ok(false);
+                    }
                 }
             }
         }
+        Err(SliceStoreError::Answer)
     }
-    Err(SliceStoreError::Answer)
+
+    /// What is told of each count, in their order.
+    fn charges(&self, replica: &ChargedReplica) -> Vec<(PoolId, Seen)> {
+        let wall = Timestamp::now();
+        let mut charges: Vec<(PoolId, Seen)> = Vec::new();
+        for charge in &replica.charges {
+            let pool = PoolId { limit: Arc::clone(&charge.limit), key: Arc::clone(&charge.key) };
+            let seen = self.quota.charged(&pool, charge.amount, self.windows, wall);
+            charges.extend(seen.map(|seen| (pool, seen)));
+        }
+        charges.sort_by(|(a, _), (b, _)| a.cmp(b));
+        charges
+    }
 }
 
 impl Recall {
@@ -171,14 +179,15 @@ impl Recall {
     /// Where the store fails: it is told again.
     pub(super) async fn tell(
         &mut self,
-        counts: (&Quota, &Replicas),
+        (quota, replicas): (&Quota, &Replicas),
         store: &mut SliceStore,
         patience: Duration,
     ) -> Result<(), SliceStoreError> {
         let Some(life) = self.due.clone() else { return Ok(()) };
-        let windows = counts.0.asked_windows(Timestamp::now());
+        let windows = quota.asked_windows(Timestamp::now());
+        let telling = Telling { quota, replicas, windows: &windows };
         for replica in self.read(&windows, patience).await {
-            speak(counts, store, (&replica, &windows), (0, false)).await?;
+            telling.speak(store, &replica, 0, false).await?;
         }
         (self.told, self.due) = (Some(life), None);
         Ok(())
@@ -224,14 +233,20 @@ impl ShareSettler {
     /// Looks again and again, to the end of the process.
     pub(crate) async fn keep(mut self) {
         let every = Duration::from_millis(self.replicas.lease()) * LEASES;
-        let mut pause = every;
+        let (mut pause, mut fails) = (every, false);
         loop {
             tokio::time::sleep(pause).await;
-            pause = match self.look().await {
+            let looked = self.look().await;
+            let failed_before = std::mem::replace(&mut fails, looked.is_err());
+            pause = match looked {
                 Ok(()) => every,
+                Err(_) if failed_before => (pause * 2).min(LONGEST_PAUSE),
                 Err(error) => {
-                    tracing::debug!(error, "shares of replicas that have ended cannot be given back");
-                    (pause * 2).min(LONGEST_PAUSE)
+                    tracing::warn!(
+                        error,
+                        "what replicas that have ended had leased cannot be given back now"
+                    );
+                    pause
                 }
             };
         }
@@ -248,9 +263,9 @@ impl ShareSettler {
             Ok(ended)
         });
         for replica in ended.await.map_err(|error| chain(&error))? {
-            let counts = (&*self.quota, &*self.replicas);
-            let process = (replica.process + 1, replica.is_forgotten);
-            let told = speak(counts, &mut self.store, (&replica, &windows), process).await;
+            let telling = Telling { quota: &self.quota, replicas: &self.replicas, windows: &windows };
+            let (process, goes_on) = (replica.process + 1, replica.is_forgotten);
+            let told = telling.speak(&mut self.store, &replica, process, goes_on).await;
             if told.map_err(|error| error.to_string())? {
                 let id = &replica.id;
                 tracing::info!(id, "what a replica that has ended had leased and not spent is given back");

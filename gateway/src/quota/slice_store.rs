@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{RedisError, Script};
+use tollgate_policy::limit::slices::keeper::Batch;
 use tollgate_policy::limit::slices::{Ask, Granted, ReplicaId, Standing};
 
 pub(super) use self::claim::ClaimAsk;
@@ -111,6 +112,22 @@ pub(super) struct AskTurn<'a> {
     pub(super) whole: bool,
     /// Whether it is the last ask.
     pub(super) leaving: bool,
+}
+
+impl<'a> AskTurn<'a> {
+    /// That of a batch of this replica.
+    pub(super) fn of<K>(replica: &'a ReplicaId, lease: u64, batch: &'a Batch<K, StoreLife>) -> Self {
+        Self {
+            replica,
+            process: batch.process,
+            number: batch.turn,
+            lease,
+            life: batch.life.as_deref(),
+            lapses: batch.lapses,
+            whole: batch.whole,
+            leaving: batch.leaving,
+        }
+    }
 }
 
 impl SliceStore {

@@ -18,14 +18,11 @@ use super::counter::{CounterState, KeyedCounter, lock};
 use super::lease::{PoolId, Replicas, SliceLease};
 use super::ledger_voice::{LedgerVoice, Recall};
 use super::slice_store::{AskTurn, Dialable, SliceStore, SliceStoreError, StoreLife, Synced};
+use super::window_terms::{SKEW, window_terms};
 use crate::settings::RedisSettings;
 
-/// By how much clocks of replicas may differ.
-pub(super) const SKEW: Duration = Duration::from_secs(5);
 /// Between two tries to tell the store of replicas that are gone.
 const RECALL_AGAIN: Duration = Duration::from_millis(200);
-/// The longest that anything counts, in milliseconds: some thousand years.
-const LONGEST: u64 = 1 << 48;
 
 /// The slices of this replica, and the way to the store.
 pub(crate) struct SliceSync {
@@ -116,16 +113,7 @@ impl SliceSync {
     async fn send(&mut self, batch: Batch<PoolId, StoreLife>) -> bool {
         let asks: Vec<_> =
             batch.pools.iter().map(|pool| (pool.clone(), self.ask(pool, batch.asked))).collect();
-        let turn = AskTurn {
-            replica: &self.replica,
-            process: batch.process,
-            number: batch.turn,
-            lease: self.replicas.lease(),
-            life: batch.life.as_deref(),
-            lapses: batch.lapses,
-            whole: batch.whole,
-            leaving: batch.leaving,
-        };
+        let turn = AskTurn::of(&self.replica, self.replicas.lease(), &batch);
         self.recall.iter().for_each(|recall| recall.shares_as(batch.process));
         let synced = self.store.sync(turn, &asks).await;
         let now = self.replicas.now();
@@ -249,11 +237,4 @@ fn seen(
         resets_in,
         counts_for,
     }
-}
-
-/// As in [`Ask::resets_in`] and [`Ask::counts_for`].
-pub(super) fn window_terms(window: &Window, wall: Timestamp) -> (u64, u64) {
-    let millis = |time: Duration| u64::try_from(time.saturating_add(SKEW).as_millis()).unwrap_or(LONGEST);
-    let resets = window.resets(wall).and_then(|at| Duration::try_from(at.duration_since(wall)).ok());
-    (resets.map_or(0, millis).min(LONGEST), millis(window.longest()).min(LONGEST))
 }

@@ -9,8 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use tokio_postgres::{Client, Row, Transaction};
 use tollgate_policy::limit::{LimitId, Per};
 
-use super::commit::MOST;
-use super::schema;
+use super::schema::{self, MOST};
 use super::session::{DatabaseSession, PostgresServer};
 use crate::ledger::record::Charge;
 use crate::ledger::rollup::{ChargeKey, Rollup};
@@ -71,7 +70,8 @@ impl ChargeReader {
 
     /// What was charged to those whose shares may be given back: they have ended in order, with nothing waiting, or are gone for good.
     pub(crate) fn ended(&mut self, windows: &[WindowBegin]) -> Result<Vec<ChargedReplica>, LedgerError> {
-        let sql = "SELECT id FROM tollgate.replicas WHERE ended AND waiting = 0 AND process > settled";
+        let sql = "SELECT id FROM tollgate.replicas
+                   WHERE process > settled AND ((ended AND waiting = 0) OR forgotten_at IS NOT NULL)";
         let ended: Vec<i64> = self.0.run(async |client: &mut Client| {
             client.query(sql, &[]).await?.iter().map(|row| Ok(row.try_get(0)?)).collect()
         })?;

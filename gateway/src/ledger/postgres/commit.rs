@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Row, Transaction};
 
-use super::schema::{Month, ensure_months};
+use super::schema::{MOST, Month, ensure_months};
 use super::segment_part::{SegmentOffset, SegmentPart};
 use super::session::failed;
 use super::{charges, vouched};
@@ -22,8 +22,6 @@ use crate::ledger::rollup::{Rollup, RollupKey, RollupSums};
 use crate::ledger::sqlite::hash_of;
 use crate::ledger::timed_sums::{SumKey, TimedSums};
 
-/// The largest sum that is kept, so that adding to it cannot fail.
-pub(super) const MOST: i64 = 1 << 61;
 /// Combinations remembered, so that callers who invent models cost memory only for a while.
 const REMEMBERED: usize = 32 << 10;
 

@@ -191,7 +191,11 @@ impl SharedReader {
         Ok(())
     }
 
-    fn query(&mut self, sql: &str, parameters: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, LedgerError> {
+    pub(super) fn query(
+        &mut self,
+        sql: &str,
+        parameters: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<Row>, LedgerError> {
         self.session.run(async |client: &mut Client| Ok(client.query(sql, parameters).await?))
     }
 }

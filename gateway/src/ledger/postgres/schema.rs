@@ -18,6 +18,8 @@ use crate::ledger::timed_sums::{HOURS, MINUTES};
 
 /// Of this layout; another one is not touched. Dimensions and units do not change it.
 const VERSION: i64 = 1;
+/// The largest sum that is kept, so that adding to it cannot fail.
+pub(super) const MOST: i64 = 1 << 61;
 /// What replicas agree on who changes tables with: `toll` and `gate` in ASCII.
 const LOCK: i64 = 0x746f_6c6c_6761_7465;
 

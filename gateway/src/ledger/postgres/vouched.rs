@@ -5,8 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use jiff::Timestamp;
 use tokio_postgres::Transaction;
 
-use super::commit::MOST;
-use super::schema::Month;
+use super::schema::{MOST, Month};
 use super::segment_part::SegmentPart;
 use crate::ledger::LedgerError;
 use crate::ledger::record::RecordId;
