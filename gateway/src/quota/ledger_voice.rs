@@ -166,6 +166,11 @@ impl Recall {
         self.voice.progress.shares_as(process);
     }
 
+    /// Notes that another process has the directory, or a copy of it.
+    pub(super) fn superseded(&self) {
+        self.voice.progress.superseded();
+    }
+
     /// Notes that the store has lost something.
     pub(super) fn lost(&mut self, life: &StoreLife) {
         if self.told.as_ref() != Some(life) {
@@ -311,5 +316,63 @@ impl Quota {
         let counts_for =
             u64::try_from(length.unwrap_or(LONGEST).min(LONGEST).as_millis()).unwrap_or(u64::MAX);
         Some(Seen { usage, counts_for, ..Seen::default() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tollgate_policy::compile::compile_files;
+    use tollgate_policy::model::SourceFile;
+
+    use super::*;
+    use crate::app;
+
+    fn quota() -> Arc<Quota> {
+        let budget = |name: &str, window: &str| {
+            format!(
+                "---\napiVersion: tollgate.dev/v1alpha1\nkind: Budget\nmetadata: {{name: {name}}}\nspec: {{appliesTo: All, limits: [{{tokens: 100, per: day, {window}}}]}}\n"
+            )
+        };
+        let text = budget("daily", "window: calendar, timezone: UTC") + &budget("rolls", "window: rolling");
+        let file = SourceFile { path: "a.yaml".into(), text };
+        let environment = app::environment_of(&[], &["prod.acme".to_owned()]).unwrap();
+        let quota = Quota::shared(Replicas::new(Duration::from_secs(10), Duration::ZERO));
+        quota.apply(&compile_files(&[file], &environment).unwrap().policy);
+        quota
+    }
+
+    fn pool(limit: &str) -> PoolId {
+        PoolId { limit: limit.into(), key: "".into() }
+    }
+
+    #[test]
+    fn what_was_charged_in_a_window_is_told_as_long_as_it_is_that_window() {
+        let (quota, at) = (quota(), |text: &str| text.parse::<Timestamp>().unwrap());
+        let noon = at("2026-07-01T12:00:00Z");
+        let windows = quota.asked_windows(noon);
+        let since: Vec<_> = windows.iter().map(|asked| asked.window.since).collect();
+        assert_eq!(since[0], at("2026-07-01T00:00:00Z"), "a day on the calendar begins at midnight");
+        assert!(since[1] < at("2026-06-30T12:00:00Z"), "one that rolls reaches back for all of it");
+        let daily = pool("budget/daily/tokens/day/shared");
+        let seen = quota.charged(&daily, 70, &windows, noon).unwrap();
+        assert_eq!((seen.usage.spent, seen.usage.held), (70, 0));
+        let hours = |hours: u64| hours * 3_600_000 + 5_000;
+        assert_eq!((seen.resets_in, seen.counts_for), (hours(12), hours(25)));
+        let next = at("2026-07-02T00:00:01Z");
+        assert!(quota.charged(&daily, 70, &windows, next).is_none(), "that was the day before");
+        let rolls = quota.charged(&pool("budget/rolls/tokens/day/shared"), 70, &windows, next).unwrap();
+        assert_eq!(rolls.resets_in, 0);
+        assert!(rolls.counts_for > hours(24));
+    }
+
+    #[test]
+    fn a_limit_that_the_policy_does_not_name_counts_for_as_long_as_it_says() {
+        let (quota, now) = (quota(), Timestamp::now());
+        for (limit, days) in
+            [("budget/gone/spend/week/shared", 14), ("budget/gone/spend/month/shared", 32), ("else", 32)]
+        {
+            let seen = quota.charged(&pool(limit), 7, &quota.asked_windows(now), now).unwrap();
+            assert_eq!((seen.resets_in, seen.counts_for), (0, days * 86_400_000), "{limit}");
+        }
     }
 }

@@ -75,6 +75,7 @@ impl SliceSync {
             }
             self.look().await;
         }
+        self.recall = None;
         self.keeper.leave();
         while !self.keeper.has_left() && self.look().await {}
     }
@@ -103,7 +104,10 @@ impl SliceSync {
 
     /// Of replicas that cannot say it themselves, before this one says that it has told everything.
     async fn tell_of_the_gone(&mut self) -> Result<(), SliceStoreError> {
-        let Some(recall) = &mut self.recall else { return Ok(()) };
+        // Which windows there are is not known before.
+        let Some(recall) = self.recall.as_mut().filter(|_| self.replicas.is_restored()) else {
+            return Ok(());
+        };
         let lease = Duration::from_millis(self.replicas.lease());
         // Who spends already has its lease to lengthen.
         let patience = if self.keeper.ends() > 0 { lease / 3 } else { lease };
@@ -125,6 +129,7 @@ impl SliceSync {
             Ok(Synced::Overtaken { latest }) => self.keeper.overtaken(batch, latest),
             Ok(Synced::Superseded { latest }) => {
                 if !self.keeper.superseded(batch, latest, now) && !self.replicas.supersede() {
+                    self.recall.iter().for_each(Recall::superseded);
                     let replica = &*self.replica;
                     tracing::error!(
                         replica,

@@ -44,6 +44,8 @@ pub struct PostgresProgress {
     process: AtomicU64,
     /// The journal is closed, and no call is left open in it.
     is_closed: AtomicBool,
+    /// Another process has the directory, or a copy of it: this one's end is not the replica's.
+    is_superseded: AtomicBool,
 }
 
 impl PostgresProgress {
@@ -71,6 +73,15 @@ impl PostgresProgress {
     /// Notes that nothing more comes, and that no call is left open.
     pub(crate) fn closed(&self) {
         self.is_closed.store(true, Ordering::Relaxed);
+    }
+
+    /// Notes that another process has the directory, or a copy of it.
+    pub(crate) fn superseded(&self) {
+        self.is_superseded.store(true, Ordering::Relaxed);
+    }
+
+    fn has_ended(&self) -> bool {
+        self.is_closed.load(Ordering::Relaxed) && !self.is_superseded.load(Ordering::Relaxed)
     }
 
     fn process(&self) -> u64 {
@@ -313,7 +324,7 @@ impl IngestLoop {
         self.turn(known);
         if let Some(writer) = &mut self.writer {
             let waiting = waiting(&writer.taken, &known());
-            let ended = waiting == 0 && self.progress.is_closed.load(Ordering::Relaxed);
+            let ended = waiting == 0 && self.progress.has_ended();
             // What is not said is found out by the time that this replica was last seen.
             let _ = writer.tell(waiting, ended, self.progress.process());
         }
