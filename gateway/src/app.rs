@@ -178,7 +178,7 @@ impl App {
             listeners,
             admin: admin_address,
         };
-        app.slices = SharedLimits::keep(&app.shared, &app.settings, app.control.handle())?;
+        app.slices = SharedLimits::keep(&app.shared, &app.settings, (&ledger, app.control.handle()))?;
         let views = app.control(reload, standing, (ledger, cluster), admin_socket)?;
         let (control, rules) = (app.control.handle(), app.shared.rules.clone());
         app.exports = prepared.map(|prepared| prepared.start(control, rules, move || views.families()));

@@ -71,8 +71,10 @@ pub use journal::{Journal, Position, Wait};
 pub use list::list;
 pub(crate) use offline::recorded_balances;
 pub use offline::{catch_up, written};
+pub(crate) use postgres::{ChargeReader, ChargedReplica, WindowBegin};
 pub use postgres::{
-    PostgresIngest, PostgresProgress, PostgresServer, PostgresSettings, ReplicaState, SharedReader, witness,
+    PostgresIngest, PostgresProgress, PostgresServer, PostgresSettings, ReplicaState, SharedReader, forget,
+    verify_shared,
 };
 pub use record::{Attempt, Bounded, Charge, HoldLine, Outcome, Record, RecordId, UsageSource};
 pub use recover::Recovered;
@@ -217,9 +219,18 @@ impl Ledger {
         self.shared.get().map(Arc::as_ref)
     }
 
-    /// How much of each segment the store has.
-    pub(crate) fn known(&self) -> segment::Known {
-        self.control().store.known()
+    /// How much of each segment the store has and the disk keeps: what others may be told of, who must not know of a call that a loss of power
+    /// takes away.
+    pub(crate) fn durable(&self) -> segment::Known {
+        let mut known = self.control().store.known();
+        for (segment, durable) in self.journals.iter().flat_map(|journal| journal.durable()) {
+            if let Some(known) = known.get_mut(&segment)
+                && known.0 > durable.0
+            {
+                *known = durable;
+            }
+        }
+        known
     }
 
     /// Makes what was written durable, reopens journals that broke, and puts the reserve aside again where there is room. Blocks on
@@ -270,6 +281,8 @@ impl Ledger {
         let sealed = self.try_seal();
         synced?;
         ingested?;
+        let is_all = self.control().store.open_holds()?.is_empty();
+        self.shared().filter(|_| is_all).into_iter().for_each(PostgresProgress::closed);
         sealed
     }
 

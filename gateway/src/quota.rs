@@ -29,6 +29,7 @@ mod first_look;
 mod hold;
 mod key;
 mod lease;
+mod ledger_voice;
 mod plan;
 mod rate;
 mod refusal;
@@ -37,6 +38,7 @@ mod slice_store;
 mod slice_sync;
 mod terms;
 mod totals;
+mod window_terms;
 
 #[cfg(test)]
 mod tests;
@@ -44,9 +46,10 @@ mod tests;
 pub(crate) use alert_claims::{AlertClaims, CLAIM};
 pub use hold::{Allowance, Hold};
 pub(crate) use lease::{ReplicaStatus, Replicas};
+pub(crate) use ledger_voice::{LedgerVoice, ShareSettler};
 pub use rate::RateHeaders;
 pub(crate) use rate::quota_unit;
-pub(crate) use slice_store::Claimed;
+pub(crate) use slice_store::{Claimed, SliceStore};
 pub(crate) use slice_sync::SliceSync;
 use terms::HoldTerms;
 pub(crate) use totals::TotalsReader;

@@ -45,6 +45,7 @@ mod parts;
 mod poisoning;
 mod pools;
 mod postgres_ledger;
+mod postgres_verify;
 mod probes;
 mod proxies;
 mod raises;

@@ -1,6 +1,7 @@
 //! Replicas that share limits in Redis: what all of them spend together stays under the amount, whatever happens to one of them or to Redis.
 
 mod copied;
+mod gone;
 mod load;
 mod rolling;
 mod script;

@@ -17,5 +17,5 @@ pub(super) fn follow(
     let name = replica_name(settings.ledger.replica.as_deref());
     let (progress, known) = (ledger.share(), Arc::clone(ledger));
     let data_dir = settings.data_dir.clone();
-    Ok(Some(PostgresIngest::start(server, data_dir, (name, progress), move || known.known())?))
+    Ok(Some(PostgresIngest::start(server, data_dir, (name, progress), move || known.durable())?))
 }

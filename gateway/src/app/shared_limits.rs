@@ -10,8 +10,8 @@ use tokio::task::JoinHandle;
 
 use super::dialable;
 use crate::core::Shared;
-use crate::ledger;
-use crate::quota::{Quota, Replicas, SliceSync, TotalsReader};
+use crate::ledger::{self, Ledger, PostgresServer};
+use crate::quota::{LedgerVoice, Quota, Replicas, ShareSettler, SliceStore, SliceSync, TotalsReader};
 use crate::settings::Settings;
 
 /// What keeps this replica's slices.
@@ -34,7 +34,7 @@ impl SharedLimits {
     pub(super) fn keep(
         shared: &Shared,
         settings: &Settings,
-        control: &Handle,
+        (ledger, control): (&Ledger, &Handle),
     ) -> anyhow::Result<Option<Self>> {
         let (Some(replicas), Some(redis)) = (shared.quota.replicas(), &settings.limits.redis) else {
             return Ok(None);
@@ -46,7 +46,15 @@ impl SharedLimits {
         let dialable = dialable(shared.rules.clone());
         let totals = TotalsReader::new(counts.clone(), redis.clone(), Arc::clone(&dialable), &replica);
         control.spawn(totals.keep());
-        let keeper = SliceSync::new(counts, redis.clone(), dialable, &replica);
+        let voice = settings.ledger.postgres.as_ref().map(|postgres| {
+            let server = PostgresServer::new(postgres.clone(), Arc::clone(&dialable));
+            LedgerVoice::new(server, &replica, ledger.share())
+        });
+        if let Some(voice) = &voice {
+            let store = SliceStore::new(redis.clone(), Arc::clone(&dialable));
+            control.spawn(ShareSettler::new(voice.clone(), counts.clone(), store).keep());
+        }
+        let keeper = SliceSync::new(counts, redis.clone(), dialable, &replica).recalling(voice);
         let (stop, stopped) = oneshot::channel();
         Ok(Some(Self { stop, keeper: control.spawn(keeper.keep(stopped)) }))
     }

@@ -13,8 +13,8 @@ use tollgate_policy::price::NanoUsd;
 use super::report::LedgerLocation;
 use super::{complain, say};
 use crate::ledger::{
-    Bounded, Correction, LedgerError, PostgresServer, RecordId, Signature, Verification, catch_up, settle,
-    verify, witness,
+    Bounded, Correction, PostgresServer, RecordId, Signature, Verification, catch_up, settle, verify,
+    verify_shared,
 };
 use crate::slow_notice;
 use crate::table::counted;
@@ -107,12 +107,9 @@ pub(super) fn verify_at(
         Some(key) => Some(key.clone()),
         None => args.location.seal_key()?,
     };
-    let verified = slow_notice::with("still reading the journal", complain, || {
-        let mut verified = verify(directory, key.as_deref())?;
-        if let Some(server) = shared {
-            witness(server, directory, &mut verified);
-        }
-        Ok::<_, LedgerError>(verified)
+    let verified = slow_notice::with("still reading the journal", complain, || match shared {
+        Some(server) => verify_shared(server, directory, key.as_deref()),
+        None => verify(directory, key.as_deref()),
     });
     let Verification { findings, notes, segments, entries, last_seal } = verified?;
     for finding in &findings {

@@ -89,6 +89,10 @@ struct JournalState {
     complained: bool,
     /// Something was written since the last sync.
     dirty: bool,
+    /// How much of the segment the disk keeps: bytes, and entries before them.
+    durable: (u64, u64),
+    /// The same of segments before, as long as they are not known to be on the disk.
+    unsynced: Vec<(Arc<str>, (u64, u64))>,
     /// Segments left behind after a failure, not yet sealed.
     abandoned: Vec<SegmentEnd>,
     /// What the entries since `counted` add up to; absent since a write failed, until the next range begins.
@@ -246,7 +250,8 @@ impl Journal {
     /// reopen a journal that broke, on a new segment unless the disk was only full. Blocks: for the control plane, once a second.
     pub fn sync(&self) -> Result<Vec<SegmentEnd>, LedgerError> {
         self.reopen()?;
-        let (sink, durable, mut heads) = {
+        self.sync_earlier();
+        let (sink, durable, length, mut heads) = {
             let mut state = self.state();
             state.write(&self.reserve);
             if state.broken.is_some() {
@@ -256,7 +261,7 @@ impl Journal {
             if !std::mem::take(&mut state.dirty) {
                 return Ok(heads);
             }
-            (state.sink.clone(), state.written.clone(), heads)
+            (state.sink.clone(), state.written.clone(), state.length, heads)
         };
         if let Err(error) = sink.sync() {
             let mut state = self.state();
@@ -266,8 +271,20 @@ impl Journal {
             }
             return Err(LedgerError::file("syncing", &*durable.segment, error));
         }
+        let mut state = self.state();
+        if state.written.segment == durable.segment {
+            state.durable = (length, durable.entries);
+        }
+        drop(state);
         heads.push(durable);
         Ok(heads)
+    }
+
+    /// Segments of which the disk may not keep all, with how much it does: bytes, and entries before them.
+    pub(crate) fn durable(&self) -> Vec<(Arc<str>, (u64, u64))> {
+        let state = self.state();
+        let own = (Arc::clone(&state.written.segment), state.durable);
+        state.unsynced.iter().cloned().chain([own]).collect()
     }
 
     fn reopen(&self) -> Result<(), LedgerError> {
@@ -316,6 +333,8 @@ impl JournalState {
             broken: None,
             complained: false,
             dirty: true,
+            durable: (0, 0),
+            unsynced: Vec::new(),
             abandoned: Vec::new(),
             rollup: Some(Rollup::default()),
             begun: Timestamp::now(),
@@ -408,10 +427,17 @@ impl JournalState {
         self.rollup = None;
         (self.counted, self.begun) = (0, Timestamp::now());
         self.sink = sink;
+        self.leave_unsynced();
         self.length = length;
         self.batch.restart(length);
         self.abandoned.push(std::mem::replace(&mut self.written, written));
         self.dirty = true;
+    }
+
+    /// Notes how much the disk keeps of the segment that another one follows now.
+    fn leave_unsynced(&mut self) {
+        let durable = std::mem::take(&mut self.durable);
+        self.unsynced.push((Arc::clone(&self.written.segment), durable));
     }
 
     /// Writes what was retained and opens the journal again.

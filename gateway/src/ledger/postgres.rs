@@ -5,7 +5,9 @@
 //!
 //! **Invariant:** no call and no start waits for the database. A record counts there once, however often it is taken in.
 
+mod charges;
 mod commit;
+mod forget;
 mod grouped;
 mod ingest;
 mod read;
@@ -14,11 +16,14 @@ mod segment_part;
 mod session;
 mod settings;
 mod tls;
+mod vouched;
 mod witness;
 
+pub(crate) use charges::{ChargeReader, ChargedReplica, WindowBegin};
+pub use forget::forget;
 pub(crate) use ingest::replay;
 pub use ingest::{PostgresIngest, PostgresProgress};
 pub use read::{ReplicaState, SharedReader};
 pub use session::PostgresServer;
 pub use settings::PostgresSettings;
-pub use witness::witness;
+pub use witness::verify_shared;

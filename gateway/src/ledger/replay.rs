@@ -2,15 +2,59 @@
 
 use std::path::Path;
 
-use super::LedgerError;
-use super::offline::catch_up;
+use super::offline::{alone, written};
 use super::postgres::{self, PostgresServer};
-use super::sqlite::StoreReader;
+use super::sqlite::{Store, StoreReader};
+use super::{Ledger, LedgerError, recover, segment};
+use crate::files::{DirectoryLock, LockError};
 
-/// Takes the whole journal of a data directory into the database of several replicas, whatever that has of it. How many records were new.
-/// `name` is what the replica is called if the database does not know it.
-pub fn replay(server: &PostgresServer, data_dir: &Path, name: Option<&str>) -> Result<usize, LedgerError> {
-    catch_up(data_dir)?;
+/// What came of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Replayed {
+    /// Records that the database had not.
+    pub new: usize,
+    /// Calls that were left open and got a record.
+    pub presumed: u64,
+    /// A gateway has the directory: calls that are open there are under way.
+    pub is_served: bool,
+}
+
+/// Takes the whole journal of a data directory into the database of several replicas, whatever that has of it. `name` is what the replica is
+/// called if the database does not know it.
+///
+/// Where no gateway has the directory, each call that was left open gets its record first, as at a start.
+pub fn replay(server: &PostgresServer, data_dir: &Path, name: Option<&str>) -> Result<Replayed, LedgerError> {
+    let _alone = alone(data_dir)?;
+    let lock = match DirectoryLock::take(data_dir) {
+        Ok(lock) => Some(lock),
+        Err(LockError::Taken(..)) => None,
+        Err(LockError::Io(path, source)) => return Err(LedgerError::file("locking", path, source)),
+    };
+    let is_served = lock.is_none();
+    let presumed = match is_served {
+        true => {
+            written(data_dir);
+            0
+        }
+        false if segment::directory(data_dir).is_dir() => settle_orphans(data_dir)?,
+        false => 0,
+    };
     let known = StoreReader::open(data_dir)?.known()?;
-    postgres::replay(server, data_dir, name, &known)
+    segment::sync_all(data_dir)?;
+    let new = postgres::replay(server, data_dir, (name, &known), !is_served)?;
+    Ok(Replayed { new, presumed, is_served })
+}
+
+/// Gives each call a record that the last process left open. The directory is locked.
+fn settle_orphans(data_dir: &Path) -> Result<u64, LedgerError> {
+    let mut store = Store::open(data_dir)?;
+    recover::read_all(data_dir, &mut store)?;
+    if store.open_holds()?.is_empty() {
+        return Ok(0);
+    }
+    drop(store);
+    // Its seals are made by who has their key.
+    let (ledger, _) = Ledger::open(data_dir, None, 1)?;
+    ledger.close()?;
+    Ok(ledger.recovered().presumed)
 }

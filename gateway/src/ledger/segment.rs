@@ -75,6 +75,11 @@ impl ProcessEpoch {
         header.epoch == self.name
     }
 
+    /// Waits until a segment is on the disk.
+    pub(crate) fn sync(&self, segment: &str) -> io::Result<()> {
+        File::open(self.directory.join(segment))?.sync_data()
+    }
+
     /// Makes a new segment and writes its first entry. `who` is a core's number, or a word for what is not a core.
     pub(crate) fn create(
         &self,
@@ -239,6 +244,16 @@ pub(crate) fn tips(data_dir: &Path, known: &Known) -> Result<Vec<SegmentEnd>, Le
 pub(crate) fn sync(data_dir: &Path, heads: &[SegmentEnd]) -> Result<(), LedgerError> {
     for head in heads {
         let path = file(data_dir, &head.segment);
+        let synced = File::open(&path).and_then(|file| file.sync_data());
+        synced.map_err(|source| LedgerError::file("syncing", &path, source))?;
+    }
+    Ok(())
+}
+
+/// Waits until all segments that are there are on the disk.
+pub(crate) fn sync_all(data_dir: &Path) -> Result<(), LedgerError> {
+    for name in list(data_dir)? {
+        let path = file(data_dir, &name);
         let synced = File::open(&path).and_then(|file| file.sync_data());
         synced.map_err(|source| LedgerError::file("syncing", &path, source))?;
     }

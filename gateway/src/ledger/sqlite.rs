@@ -209,7 +209,7 @@ impl Store {
 }
 
 /// How long the window of a limit is at most, by the word for it in the limit's id.
-fn window_of(limit: &str) -> SignedDuration {
+pub(crate) fn window_of(limit: &str) -> SignedDuration {
     match limit.rsplit('/').nth(1) {
         Some("second" | "minute" | "hour") => SignedDuration::from_hours(2),
         Some("day") => SignedDuration::from_hours(2 * 24),

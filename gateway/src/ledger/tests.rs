@@ -85,6 +85,42 @@ fn is_recovered(data_dir: &Path, balances: &[(Timestamp, Charge)]) {
 }
 
 #[test]
+fn nobody_else_is_told_of_what_a_loss_of_power_may_take_away() {
+    let data = directory();
+    let (ledger, _) = open(data.path());
+    let journal = ledger.journal(0).unwrap();
+    let segment = journal.end().segment;
+    let call = || {
+        let hold = hold(RecordId::new());
+        journal.hold(&hold).unwrap();
+        journal.record(&record(&hold)).unwrap();
+        journal.flush();
+        ledger.ingest();
+    };
+    let ends = || {
+        let stored = ledger.control().store.known()[&segment];
+        (stored, ledger.durable()[&segment])
+    };
+    call();
+    ledger.sync();
+    let (stored, durable) = ends();
+    assert_eq!(durable, stored);
+    call();
+    let (more, still) = ends();
+    assert!(more.0 > stored.0 && more.1 > stored.1);
+    assert_eq!(still, durable, "it is in the store, and may not be on the disk");
+    ledger.sync();
+    assert_eq!(ends(), (more, more));
+    // A segment that is over is on the disk as a whole.
+    call();
+    let later = Timestamp::now() + SignedDuration::from_hours(25);
+    assert!(journal.rotate(later).unwrap().is_some());
+    ledger.ingest();
+    let (stored, durable) = ends();
+    assert_eq!((stored, durable.0 > more.0), (durable, true));
+}
+
+#[test]
 fn a_journal_cut_at_any_byte_of_its_last_batch_or_between_batches_gives_one_record_for_each_whole_hold() {
     let origin = directory();
     some_calls(origin.path());

@@ -79,12 +79,23 @@ fn file(segment: &str) -> String {
 /// Checks the ledger of a data directory, with the key of its seals if it is at hand. Fails only where there is no ledger, or files
 /// or the key cannot be read.
 pub fn verify(data_dir: &Path, key: Option<&Path>) -> Result<Verification, LedgerError> {
+    verify_against(data_dir, key, Vec::new(), "")
+}
+
+/// [`verify`], also by the ends of segments that `by` has seen.
+pub(super) fn verify_against(
+    data_dir: &Path,
+    key: Option<&Path>,
+    seen: Vec<SegmentEnd>,
+    by: &str,
+) -> Result<Verification, LedgerError> {
     if !segment::directory(data_dir).is_dir() {
         return Err(LedgerError::Missing(data_dir.to_owned()));
     }
     let key = key.map(|path| SealKey::read(path, data_dir)).transpose()?;
     let mut result = Verification::default();
     let said = seals::check(data_dir, key.as_ref(), &mut result)?;
-    segments::check(data_dir, said, key.is_some(), &mut result)?;
+    let seen = seen.into_iter().map(|head| Claim { head, by: by.to_owned() }).collect();
+    segments::check(data_dir, (said, seen), key.is_some(), &mut result)?;
     Ok(result)
 }

@@ -113,6 +113,11 @@ impl Registry {
         self.items.get(id).map(|item| &item.limit)
     }
 
+    /// Every limit that counts.
+    pub(super) fn limits(&self) -> impl Iterator<Item = &Limit> {
+        self.items.values().map(|item| &item.limit)
+    }
+
     /// The counts that replicas tell each other of: all of budgets that something is used of, and those of grants that all callers share.
     pub(super) fn told_pools(&self, now: Timestamp) -> Vec<PoolId> {
         let mut pools = Vec::new();

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{RedisError, Script};
+use tollgate_policy::limit::slices::keeper::Batch;
 use tollgate_policy::limit::slices::{Ask, Granted, ReplicaId, Standing};
 
 pub(super) use self::claim::ClaimAsk;
@@ -38,7 +39,7 @@ pub(super) type StoreLife = Arc<str>;
 pub(crate) type Dialable = Arc<dyn Fn(IpAddr) -> bool + Send + Sync>;
 
 /// The server, and a connection while there is one.
-pub(super) struct SliceStore {
+pub(crate) struct SliceStore {
     settings: RedisSettings,
     dialable: Dialable,
     script: Script,
@@ -113,8 +114,24 @@ pub(super) struct AskTurn<'a> {
     pub(super) leaving: bool,
 }
 
+impl<'a> AskTurn<'a> {
+    /// That of a batch of this replica.
+    pub(super) fn of<K>(replica: &'a ReplicaId, lease: u64, batch: &'a Batch<K, StoreLife>) -> Self {
+        Self {
+            replica,
+            process: batch.process,
+            number: batch.turn,
+            lease,
+            life: batch.life.as_deref(),
+            lapses: batch.lapses,
+            whole: batch.whole,
+            leaving: batch.leaving,
+        }
+    }
+}
+
 impl SliceStore {
-    pub(super) fn new(settings: RedisSettings, dialable: Dialable) -> Self {
+    pub(crate) fn new(settings: RedisSettings, dialable: Dialable) -> Self {
         Self {
             settings,
             dialable,

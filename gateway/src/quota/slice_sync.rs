@@ -16,13 +16,13 @@ use tollgate_policy::limit::{Counter, Limit, LimitKind, Usage, Window};
 use super::Quota;
 use super::counter::{CounterState, KeyedCounter, lock};
 use super::lease::{PoolId, Replicas, SliceLease};
+use super::ledger_voice::{LedgerVoice, Recall};
 use super::slice_store::{AskTurn, Dialable, SliceStore, SliceStoreError, StoreLife, Synced};
+use super::window_terms::{SKEW, window_terms};
 use crate::settings::RedisSettings;
 
-/// By how much clocks of replicas may differ.
-pub(super) const SKEW: Duration = Duration::from_secs(5);
-/// The longest that anything counts, in milliseconds: some thousand years.
-const LONGEST: u64 = 1 << 48;
+/// Between two tries to tell the store of replicas that are gone.
+const RECALL_AGAIN: Duration = Duration::from_millis(200);
 
 /// The slices of this replica, and the way to the store.
 pub(crate) struct SliceSync {
@@ -33,6 +33,8 @@ pub(crate) struct SliceSync {
     keeper: Keeper<PoolId, StoreLife>,
     /// The store has lost something, and is asking who has what.
     rebuilding: bool,
+    /// What the ledger of all says then.
+    recall: Option<Recall>,
 }
 
 impl SliceSync {
@@ -51,7 +53,14 @@ impl SliceSync {
             replica: replica.into(),
             keeper: Keeper::new(process_number(), lease),
             rebuilding: false,
+            recall: None,
         }
+    }
+
+    /// A store that has lost something is also told what the ledger says of replicas that are gone.
+    pub(crate) fn recalling(mut self, ledger: Option<LedgerVoice>) -> Self {
+        self.recall = ledger.map(Recall::new);
+        self
     }
 
     /// Keeps them until it is told to stop, after the cores have ended; then says a last time what is spent, and gives the rest back.
@@ -66,6 +75,7 @@ impl SliceSync {
             }
             self.look().await;
         }
+        self.recall = None;
         self.keeper.leave();
         while !self.keeper.has_left() && self.look().await {}
     }
@@ -81,25 +91,34 @@ impl SliceSync {
         }
         let (quota, wall) = (&self.quota, Timestamp::now());
         self.keeper.sweep(now, |pool| quota.look(pool, |limit, cell| usage(limit, cell, wall)));
+        if let Err(error) = self.tell_of_the_gone().await {
+            self.fails(&error);
+            tokio::time::sleep(RECALL_AGAIN).await;
+            return false;
+        }
         match self.keeper.batch(now) {
             Some(batch) => self.send(batch).await,
             None => false,
         }
     }
 
+    /// Of replicas that cannot say it themselves, before this one says that it has told everything.
+    async fn tell_of_the_gone(&mut self) -> Result<(), SliceStoreError> {
+        // Which windows there are is not known before.
+        let Some(recall) = self.recall.as_mut().filter(|_| self.replicas.is_restored()) else {
+            return Ok(());
+        };
+        let lease = Duration::from_millis(self.replicas.lease());
+        // Who spends already has its lease to lengthen.
+        let patience = if self.keeper.ends() > 0 { lease / 3 } else { lease };
+        recall.tell((&self.quota, &self.replicas), &mut self.store, patience).await
+    }
+
     async fn send(&mut self, batch: Batch<PoolId, StoreLife>) -> bool {
         let asks: Vec<_> =
             batch.pools.iter().map(|pool| (pool.clone(), self.ask(pool, batch.asked))).collect();
-        let turn = AskTurn {
-            replica: &self.replica,
-            process: batch.process,
-            number: batch.turn,
-            lease: self.replicas.lease(),
-            life: batch.life.as_deref(),
-            lapses: batch.lapses,
-            whole: batch.whole,
-            leaving: batch.leaving,
-        };
+        let turn = AskTurn::of(&self.replica, self.replicas.lease(), &batch);
+        self.recall.iter().for_each(|recall| recall.shares_as(batch.process));
         let synced = self.store.sync(turn, &asks).await;
         let now = self.replicas.now();
         match synced {
@@ -110,6 +129,7 @@ impl SliceSync {
             Ok(Synced::Overtaken { latest }) => self.keeper.overtaken(batch, latest),
             Ok(Synced::Superseded { latest }) => {
                 if !self.keeper.superseded(batch, latest, now) && !self.replicas.supersede() {
+                    self.recall.iter().for_each(Recall::superseded);
                     let replica = &*self.replica;
                     tracing::error!(
                         replica,
@@ -170,6 +190,9 @@ impl SliceSync {
                 "the store of shared limits has lost something: nothing is granted until all replicas have said what they have"
             );
         }
+        if standing.rebuilding {
+            self.recall.iter_mut().for_each(|recall| recall.lost(&standing.life));
+        }
         self.rebuilding = standing.rebuilding;
         self.replicas.hear(standing.live);
         if !self.replicas.set_up(true) {
@@ -179,6 +202,10 @@ impl SliceSync {
 
     fn failed(&mut self, batch: Batch<PoolId, StoreLife>, error: &SliceStoreError, now: u64) {
         self.keeper.failed(batch, now);
+        self.fails(error);
+    }
+
+    fn fails(&self, error: &SliceStoreError) {
         if self.replicas.set_up(false) {
             tracing::error!(%error, "the store of shared limits fails; what is leased is spent until the lease ends");
         }
@@ -206,14 +233,13 @@ fn seen(
     lease: &SliceLease,
     wall: Timestamp,
 ) -> Seen {
-    let millis = |time: Duration| u64::try_from(time.saturating_add(SKEW).as_millis()).unwrap_or(LONGEST);
-    let resets = window.resets(wall).and_then(|at| Duration::try_from(at.duration_since(wall)).ok());
+    let (resets_in, counts_for) = window_terms(window, wall);
     Seen {
         cap: limit.amount_at(wall),
         usage: counter.usage(window, wall),
         former: counter.used_before(window, SKEW, wall),
         lacking: lease.take_need(),
-        resets_in: resets.map_or(0, millis).min(LONGEST),
-        counts_for: millis(window.longest()).min(LONGEST),
+        resets_in,
+        counts_for,
     }
 }

@@ -16,7 +16,7 @@ use tollgate_policy::limit::{Limit, LimitKind};
 use super::lease::{PoolId, Replicas};
 use super::plan::Registry;
 use super::slice_store::{Dialable, SliceStore};
-use super::slice_sync::SKEW;
+use super::window_terms::SKEW;
 use super::{LimitUsage, Quota};
 use crate::settings::RedisSettings;
 

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::cli::report::{LedgerLocation, server};
 use crate::cli::{complain, output, say};
-use crate::ledger::{PostgresServer, ReplicaState, SharedReader, replay};
+use crate::ledger::{PostgresServer, ReplicaState, SharedReader, forget, replay};
 use crate::settings::Settings;
 use crate::slow_notice;
 use crate::table::{Column, Cut, GREEN, Page, RED, Table, counted, visible};
@@ -18,13 +18,18 @@ use crate::table::{Column, Cut, GREEN, Page, RED, Table, counted, visible};
 #[derive(Debug, Args)]
 #[command(after_help = "Example:
   tollgate ledger replicas --format json | jq '.[] | select(.state == \"left behind\")'
+  tollgate ledger replicas --forget gateway-7d9f
 
 A replica that is left behind was last seen a while ago and did not end in order. Its journal may have calls that the database
-has not: `tollgate ledger replay --data DIRECTORY` takes them in from its volume.")]
+has not: `tollgate ledger replay --data DIRECTORY` takes them in from its volume. Where that is lost for good, `--forget` says so:
+of the limits that replicas share it then counts for what the database has of it.")]
 pub(super) struct ReplicasArgs {
     /// How it is printed
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
+    /// Say that a replica which was left behind is gone for good, with its volume; by its name or its id
+    #[arg(long, value_name = "REPLICA")]
+    forget: Option<String>,
     /// Settings of the process; tollgate.yaml unless given
     #[arg(long, value_name = "FILE", env = "TOLLGATE_CONFIG")]
     config: Option<PathBuf>,
@@ -52,6 +57,12 @@ pub(super) fn run(args: &ReplicasArgs) -> anyhow::Result<ExitCode> {
     let location = LedgerLocation::of_settings(args.config.clone());
     let server = named(&location.own_settings()?)?;
     let asking = "still asking the database";
+    if let Some(which) = &args.forget {
+        let by = super::user();
+        let gone = slow_notice::with(asking, complain, || forget(&server, which, by.as_str()))?;
+        say(&format!("{} ({}) is gone for good, in the name of {by}", visible(&gone.name), gone.id));
+        return Ok(ExitCode::SUCCESS);
+    }
     let replicas = slow_notice::with(asking, complain, || SharedReader::open(&server)?.replicas())?;
     output::print("the replicas", |out| match args.format {
         Format::Table => write_table(&replicas, out, Page::stdout()),
@@ -63,10 +74,18 @@ pub(super) fn run(args: &ReplicasArgs) -> anyhow::Result<ExitCode> {
 pub(super) fn replay_at(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
     let settings = args.location.own_settings().context("the settings name the database")?;
     let (server, data_dir) = (named(&settings)?, args.location.data_dir()?);
-    let new = slow_notice::with("still taking in the journal", complain, || {
+    let replayed = slow_notice::with("still taking in the journal", complain, || {
         replay(&server, &data_dir, settings.ledger.replica.as_deref())
     })?;
-    say(&format!("{}: {} taken in that the database had not", data_dir.display(), counted(new, "record")));
+    let place = data_dir.display();
+    if replayed.presumed > 0 {
+        let calls = counted(usize::try_from(replayed.presumed).unwrap_or(usize::MAX), "call");
+        say(&format!("{place}: {calls} left open: each is recorded at what it held, as presumed"));
+    }
+    if replayed.is_served {
+        say(&format!("note: a gateway has {place}: calls that are open there are under way, and stay so"));
+    }
+    say(&format!("{place}: {} taken in that the database had not", counted(replayed.new, "record")));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -126,7 +145,8 @@ mod tests {
     fn replica(silent: i64, waiting: u64, ended: bool) -> ReplicaState {
         let at = "2026-11-01T10:00:00Z".parse().unwrap();
         let name = "gateway-0\u{1b}[2J".to_owned();
-        ReplicaState { id: RecordId::new(), name, first_seen: at, last_seen: at, silent, waiting, ended }
+        let (id, is_forgotten) = (RecordId::new(), false);
+        ReplicaState { id, name, first_seen: at, last_seen: at, silent, waiting, ended, is_forgotten }
     }
 
     #[test]

@@ -38,14 +38,28 @@ impl Journal {
             state.ranges.push(range);
             (state.begun, state.counted) = (now, 0);
             let old = std::mem::replace(&mut state.sink, Sink::File(Arc::new(file)));
+            state.leave_unsynced();
             state.length = length;
             state.batch.restart(length);
             state.dirty = true;
             (old, std::mem::replace(&mut state.written, written))
         };
         match old.sync() {
-            Ok(()) => Ok(Some(head)),
+            Ok(()) => {
+                self.state().unsynced.retain(|(segment, _)| *segment != head.segment);
+                Ok(Some(head))
+            }
             Err(error) => Err(LedgerError::file("syncing", &*head.segment, error)),
+        }
+    }
+
+    /// Tries again to make segments durable that this journal has gone on from.
+    pub(super) fn sync_earlier(&self) {
+        let unsynced = self.state().unsynced.clone();
+        for (segment, _) in unsynced {
+            if self.epoch.sync(&segment).is_ok() {
+                self.state().unsynced.retain(|(known, _)| *known != segment);
+            }
         }
     }
 }

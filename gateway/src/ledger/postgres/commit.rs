@@ -10,9 +10,10 @@ use jiff::Timestamp;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Row, Transaction};
 
-use super::schema::{Month, ensure_months};
+use super::schema::{MOST, Month, ensure_months};
 use super::segment_part::{SegmentOffset, SegmentPart};
 use super::session::failed;
+use super::{charges, vouched};
 use crate::ledger::LedgerError;
 use crate::ledger::dimension::{Dimension, Texts};
 use crate::ledger::free_texts::{FREE, FreeTexts};
@@ -21,8 +22,6 @@ use crate::ledger::rollup::{Rollup, RollupKey, RollupSums};
 use crate::ledger::sqlite::hash_of;
 use crate::ledger::timed_sums::{SumKey, TimeUnit, TimedSums};
 
-/// The largest sum that is kept, so that adding to it cannot fail.
-const MOST: i64 = 1 << 61;
 /// Combinations remembered, so that callers who invent models cost memory only for a while.
 const REMEMBERED: usize = 32 << 10;
 
@@ -55,12 +54,15 @@ pub(super) async fn commit(
 ) -> Result<Option<usize>, LedgerError> {
     remembered.prepare(client, stretch).await?;
     let transaction = client.transaction().await?;
-    if !advance(&transaction, origin, stretch.end).await? {
+    if !advance(&transaction, origin, stretch).await? {
         transaction.rollback().await?;
         return Ok(None);
     }
     let new = insert(&transaction, origin.replica, stretch).await?;
     let count = new.len();
+    if count > 0 {
+        vouched::add(&transaction, origin.replica, stretch, &new).await?;
+    }
     if count == stretch.records.len() {
         add_sums(&transaction, remembered, origin.replica, &stretch.rollup).await?;
     } else if count > 0 {
@@ -188,7 +190,7 @@ fn storable(texts: &Texts<'_>, dimension: Dimension) -> String {
 async fn advance(
     transaction: &Transaction<'_>,
     origin: StretchOrigin<'_>,
-    end: SegmentOffset,
+    stretch: &SegmentPart,
 ) -> Result<bool, LedgerError> {
     let begin = "INSERT INTO tollgate.segments (replica, name, bytes, entries) VALUES ($1, $2, 0, 0)
                  ON CONFLICT DO NOTHING";
@@ -196,10 +198,11 @@ async fn advance(
     if from == (0, 0) {
         transaction.execute(begin, &[&replica, &segment]).await?;
     }
-    let advance = "UPDATE tollgate.segments SET bytes = $3, entries = $4
+    let advance = "UPDATE tollgate.segments SET bytes = $3, entries = $4, head = $6
                    WHERE replica = $1 AND name = $2 AND bytes = $5";
-    let (bytes, entries, before) = (whole(end.0), whole(end.1), whole(from.0));
-    Ok(transaction.execute(advance, &[&replica, &segment, &bytes, &entries, &before]).await? == 1)
+    let (bytes, entries, before) = (whole(stretch.end.0), whole(stretch.end.1), whole(from.0));
+    let head = stretch.head.as_bytes().as_slice();
+    Ok(transaction.execute(advance, &[&replica, &segment, &bytes, &entries, &before, &head]).await? == 1)
 }
 
 /// Inserts the records that are not there, of months that are not given up. Their ids.
@@ -246,7 +249,7 @@ async fn add_sums(
         add_counts(transaction, table, replica, sums).await?;
         add_usage(transaction, table, replica, sums).await?;
     }
-    Ok(())
+    charges::add(transaction, replica, rollup).await
 }
 
 async fn add_counts(

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use tokio_postgres::Client;
 
+use super::charges;
 use super::commit::{Remembered, StretchOrigin, commit, whole};
 use super::schema::{self, Month};
 use super::segment_part::{SegmentOffset, SegmentPart};
@@ -39,6 +40,12 @@ pub struct PostgresProgress {
     waiting: AtomicU64,
     /// What it has of each segment, once it was asked.
     taken: Mutex<Known>,
+    /// The process that has shares of limits; 0: none.
+    process: AtomicU64,
+    /// The journal is closed, and no call is left open in it.
+    is_closed: AtomicBool,
+    /// Another process has the directory, or a copy of it: this one's end is not the replica's.
+    is_superseded: AtomicBool,
 }
 
 impl PostgresProgress {
@@ -58,6 +65,29 @@ impl PostgresProgress {
         taken.get(segment).is_some_and(|(offset, _)| *offset >= bytes)
     }
 
+    /// Notes that this process has shares of limits.
+    pub(crate) fn shares_as(&self, process: u64) {
+        self.process.store(process, Ordering::Relaxed);
+    }
+
+    /// Notes that nothing more comes, and that no call is left open.
+    pub(crate) fn closed(&self) {
+        self.is_closed.store(true, Ordering::Relaxed);
+    }
+
+    /// Notes that another process has the directory, or a copy of it.
+    pub(crate) fn superseded(&self) {
+        self.is_superseded.store(true, Ordering::Relaxed);
+    }
+
+    fn has_ended(&self) -> bool {
+        self.is_closed.load(Ordering::Relaxed) && !self.is_superseded.load(Ordering::Relaxed)
+    }
+
+    fn process(&self) -> u64 {
+        self.process.load(Ordering::Relaxed)
+    }
+
     fn note(&self, taken: &Known, waiting: u64) {
         self.waiting.store(waiting, Ordering::Relaxed);
         taken.clone_into(&mut self.taken.lock().unwrap_or_else(PoisonError::into_inner));
@@ -73,7 +103,8 @@ pub(super) struct ReplicaWriter {
     replica: i64,
     /// What the database has of each of its segments.
     pub(super) taken: Known,
-    told: Option<Instant>,
+    /// When the database was told last, and which process it was.
+    told: Option<(Instant, u64)>,
     tidied: Option<Instant>,
     keep: Duration,
 }
@@ -93,7 +124,8 @@ impl ReplicaWriter {
             schema::ensure(client).await?;
             let begin = "INSERT INTO tollgate.replicas (uuid, name) VALUES ($1::text::uuid, $2)
                          ON CONFLICT (uuid) DO UPDATE
-                         SET name = CASE WHEN $3 THEN excluded.name ELSE replicas.name END, last_seen = now(), ended = false
+                         SET name = CASE WHEN $3 THEN excluded.name ELSE replicas.name END, last_seen = now(), ended = false,
+                             forgotten_at = NULL, forgotten_by = NULL
                          RETURNING id";
             let replica: i64 = client.query_one(begin, &[&id, &name, &renames]).await?.try_get(0)?;
             Ok((replica, taken(client, replica).await?))
@@ -135,8 +167,9 @@ impl ReplicaWriter {
             }
         }
         progress.note(&self.taken, waiting(&self.taken, until));
-        if self.told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
-            self.tell(waiting(&self.taken, until), false)?;
+        let process = progress.process();
+        if self.told.is_none_or(|(told, as_process)| told.elapsed() >= TELL_EVERY || as_process != process) {
+            self.tell(waiting(&self.taken, until), false, process)?;
         }
         Ok(new)
     }
@@ -163,16 +196,16 @@ impl ReplicaWriter {
         Ok(None)
     }
 
-    /// Says that this replica is there, or that it ended in order, and how much of its journal is not in.
-    pub(super) fn tell(&mut self, waiting: u64, ended: bool) -> Result<(), LedgerError> {
-        let (replica, waiting) = (self.replica, whole(waiting));
+    /// Says that this replica is there, or that it ended in order, how much of its journal is not in, and which process has its shares.
+    pub(super) fn tell(&mut self, waiting: u64, ended: bool, process: u64) -> Result<(), LedgerError> {
+        let (replica, waiting, as_process) = (self.replica, whole(waiting), whole(process));
         self.session.run(async |client: &mut Client| {
-            let tell =
-                "UPDATE tollgate.replicas SET last_seen = now(), waiting = $2, ended = $3 WHERE id = $1";
-            client.execute(tell, &[&replica, &waiting, &ended]).await?;
+            let tell = "UPDATE tollgate.replicas SET last_seen = now(), waiting = $2, ended = $3,
+                        process = greatest(process, $4) WHERE id = $1";
+            client.execute(tell, &[&replica, &waiting, &ended, &as_process]).await?;
             Ok(())
         })?;
-        self.told = Some(Instant::now());
+        self.told = Some((Instant::now(), process));
         Ok(())
     }
 
@@ -199,6 +232,7 @@ impl ReplicaWriter {
         let dropped = self.session.run(async |client: &mut Client| {
             let month = Month::of(now);
             remembered.months(client, [month, month.next()].into()).await?;
+            charges::prune(client, now).await?;
             schema::drop_months(client, keep, now).await
         });
         match dropped {
@@ -290,8 +324,9 @@ impl IngestLoop {
         self.turn(known);
         if let Some(writer) = &mut self.writer {
             let waiting = waiting(&writer.taken, &known());
+            let ended = waiting == 0 && self.progress.has_ended();
             // What is not said is found out by the time that this replica was last seen.
-            let _ = writer.tell(waiting, waiting == 0);
+            let _ = writer.tell(waiting, ended, self.progress.process());
         }
     }
 
@@ -339,12 +374,13 @@ impl IngestLoop {
     }
 }
 
-/// Takes in the whole journal of a data directory again, of which `known` says how far it goes. How many records were new.
+/// Takes in the whole journal of a data directory again, of which `known` says how far it goes. How many records were new. `ended`: no
+/// process has the directory, and no call is left open in it.
 pub(crate) fn replay(
     server: &PostgresServer,
     data_dir: &Path,
-    name: Option<&str>,
-    known: &Known,
+    (name, known): (Option<&str>, &Known),
+    ended: bool,
 ) -> Result<usize, LedgerError> {
     if known.is_empty() {
         return Err(failed("database", format!("there is no journal in {}", data_dir.display())));
@@ -353,6 +389,6 @@ pub(crate) fn replay(
     writer.forget_places(known)?;
     let progress = PostgresProgress::default();
     let new = writer.take_in(known, &progress)?;
-    writer.tell(progress.waiting(), true)?;
+    writer.tell(progress.waiting(), ended, 0)?;
     Ok(new)
 }

@@ -41,6 +41,8 @@ pub struct ReplicaState {
     pub waiting: u64,
     /// It ended in order.
     pub ended: bool,
+    /// Somebody has said that it is gone for good.
+    pub is_forgotten: bool,
 }
 
 /// Calls that are fetched at once.
@@ -51,13 +53,14 @@ const SILENT: i64 = 60;
 impl ReplicaState {
     /// Whether it is gone, and its journal may have calls that the database has not.
     pub fn is_left_behind(&self) -> bool {
-        self.silent >= SILENT && (!self.ended || self.waiting > 0)
+        !self.is_forgotten && self.silent >= SILENT && (!self.ended || self.waiting > 0)
     }
 
     /// How it is, in a word.
     pub fn word(&self) -> &'static str {
         match () {
             () if self.is_left_behind() => "left behind",
+            () if self.is_forgotten => "forgotten",
             () if self.ended => "ended",
             () => "there",
         }
@@ -110,7 +113,7 @@ impl SharedReader {
     pub fn replicas(&mut self) -> Result<Vec<ReplicaState>, LedgerError> {
         let micros = |column: &str| format!("(extract(epoch from {column}) * 1000000)::bigint");
         let sql = format!(
-            "SELECT replace(uuid::text, '-', ''), name, {}, {}, extract(epoch from now() - last_seen)::bigint, waiting, ended
+            "SELECT replace(uuid::text, '-', ''), name, {}, {}, extract(epoch from now() - last_seen)::bigint, waiting, ended, forgotten_at IS NOT NULL
              FROM tollgate.replicas ORDER BY id",
             micros("first_seen"),
             micros("last_seen"),
@@ -124,6 +127,7 @@ impl SharedReader {
                 silent: row.try_get(4)?,
                 waiting: unsigned(row, 5)?,
                 ended: row.try_get(6)?,
+                is_forgotten: row.try_get(7)?,
             })
         };
         self.query(&sql, &[])?.iter().map(read).collect()
@@ -185,7 +189,11 @@ impl SharedReader {
         Ok(())
     }
 
-    fn query(&mut self, sql: &str, parameters: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, LedgerError> {
+    pub(super) fn query(
+        &mut self,
+        sql: &str,
+        parameters: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<Row>, LedgerError> {
         self.session.run(async |client: &mut Client| Ok(client.query(sql, parameters).await?))
     }
 }

@@ -18,6 +18,8 @@ use crate::ledger::timed_sums::TimeUnit;
 
 /// Of this layout; another one is not touched. Dimensions and units do not change it.
 const VERSION: i64 = 1;
+/// The largest sum that is kept, so that adding to it cannot fail.
+pub(super) const MOST: i64 = 1 << 61;
 /// What replicas agree on who changes tables with: `toll` and `gate` in ASCII.
 const LOCK: i64 = 0x746f_6c6c_6761_7465;
 
@@ -72,6 +74,40 @@ fn tables() -> String {
     text
 }
 
+/// What a database may lack: `charges` has what each replica was charged of each limit, `vouched` what was taken in of each in a month, by
+/// which the rest is checked. `process` is the last process that had shares of limits, `settled` the last of which they were given back.
+fn additions() -> String {
+    let mut text = String::new();
+    for (table, column) in [
+        ("replicas", "process bigint NOT NULL DEFAULT 0"),
+        ("replicas", "settled bigint NOT NULL DEFAULT 0"),
+        ("replicas", "forgotten_at timestamptz"),
+        ("replicas", "forgotten_by text"),
+        ("segments", "head bytea"),
+    ] {
+        text.push_str(&format!("ALTER TABLE tollgate.{table} ADD COLUMN IF NOT EXISTS {column};\n"));
+    }
+    text.push_str(
+        "CREATE TABLE IF NOT EXISTS tollgate.charges (
+             replica bigint NOT NULL,
+             limit_id text NOT NULL,
+             key text NOT NULL,
+             opened bigint NOT NULL,
+             amount bigint NOT NULL,
+             PRIMARY KEY (replica, limit_id, key, opened)
+         );
+         CREATE TABLE IF NOT EXISTS tollgate.vouched (
+             replica bigint NOT NULL,
+             month date NOT NULL,
+             records bigint NOT NULL,
+             requests bigint NOT NULL,
+             cost bigint NOT NULL,
+             PRIMARY KEY (replica, month)
+         );",
+    );
+    text
+}
+
 /// Makes the tables where there are none, and a column for each dimension that has none.
 pub(super) async fn ensure(client: &mut Client) -> Result<(), LedgerError> {
     check_encoding(client).await?;
@@ -91,6 +127,9 @@ pub(super) async fn ensure(client: &mut Client) -> Result<(), LedgerError> {
         let column = dimension.column();
         let add = format!("ALTER TABLE tollgate.dimensions ADD COLUMN {column} text NOT NULL DEFAULT ''");
         transaction.batch_execute(&add).await?;
+    }
+    if !transaction.query_one(HAS_ADDITIONS, &[]).await?.try_get::<_, bool>(0)? {
+        transaction.batch_execute(&additions()).await?;
     }
     transaction.commit().await?;
     Ok(())
@@ -113,8 +152,11 @@ pub(super) async fn check(client: &Client) -> Result<(), LedgerError> {
     }
     is_known(client.query_one("SELECT version FROM tollgate.layout", &[]).await?.try_get(0)?)?;
     let columns = columns(&client.query(COLUMNS, &[]).await?)?;
-    let missing: Vec<_> =
+    let mut missing: Vec<_> =
         Dimension::ALL.map(Dimension::as_str).into_iter().filter(|name| !columns.contains(*name)).collect();
+    if !client.query_one(HAS_ADDITIONS, &[]).await?.try_get::<_, bool>(0)? {
+        missing.push("vouched");
+    }
     match missing.as_slice() {
         [] => Ok(()),
         missing => {
@@ -123,6 +165,9 @@ pub(super) async fn check(client: &Client) -> Result<(), LedgerError> {
         }
     }
 }
+
+/// `vouched` is the last of them.
+const HAS_ADDITIONS: &str = "SELECT to_regclass('tollgate.vouched') IS NOT NULL";
 
 const COLUMNS: &str = "SELECT attname::text FROM pg_attribute
     WHERE attrelid = 'tollgate.dimensions'::regclass AND attnum > 0 AND NOT attisdropped";
@@ -170,6 +215,13 @@ impl Month {
     /// When it is over.
     fn end(self) -> Timestamp {
         self.next().0.to_zoned(TimeZone::UTC).map_or(Timestamp::MAX, |end| end.timestamp())
+    }
+}
+
+impl std::fmt::Display for Month {
+    /// Its first day.
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::fmt::Display::fmt(&self.0, out)
     }
 }
 

@@ -5,6 +5,8 @@ use std::path::Path;
 
 use crate::ledger::LedgerError;
 use crate::ledger::batch::Batches;
+use crate::ledger::chain::ChainHead;
+use crate::ledger::dimension::Number;
 use crate::ledger::entry::{JournalEntry, write_json};
 use crate::ledger::json::{Calendar, Json};
 use crate::ledger::record::RecordId;
@@ -24,16 +26,22 @@ pub(super) struct StoredRecord {
     /// Unix microseconds.
     pub(super) at: i64,
     pub(super) corrects: Option<RecordId>,
+    /// As sums count it.
+    pub(super) requests: i64,
+    /// Nano-USD.
+    pub(super) cost: i64,
     pub(super) json: String,
 }
 
 /// Whole batches of a segment.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct SegmentPart {
     pub(super) records: Vec<StoredRecord>,
     pub(super) rollup: Rollup,
     /// Where it ends.
     pub(super) end: SegmentOffset,
+    /// The head of the chain there.
+    pub(super) head: ChainHead,
 }
 
 impl SegmentPart {
@@ -44,22 +52,26 @@ impl SegmentPart {
         from: SegmentOffset,
         until: SegmentOffset,
     ) -> Result<Option<Self>, LedgerError> {
-        let mut stretch = Self::default();
+        let (records, rollup) = (Vec::new(), Rollup::default());
+        let mut stretch = Self { records, rollup, end: from, head: ChainHead::NONE };
         let (mut json, mut calendar) = (Vec::new(), Calendar::default());
-        let end = each_record(data_dir, name, (from, until), |entry, row| {
+        let (end, head) = each_record(data_dir, name, (from, until), |entry, row| {
             json.clear();
             // What can be read as a record can be written.
             if write_json(entry, &mut Json::new(&mut json, &mut calendar)).is_ok() {
-                stretch.rollup.record(&row.fields());
+                let fields = row.fields();
+                stretch.rollup.record(&fields);
                 stretch.records.push(StoredRecord {
                     id: row.id,
                     at: row.at.as_microsecond(),
                     corrects: row.corrects,
+                    requests: fields.number(Number::Count).unwrap_or(1),
+                    cost: fields.number(Number::Cost).unwrap_or_default(),
                     json: String::from_utf8_lossy(&json).into_owned(),
                 });
             }
         })?;
-        stretch.end = end;
+        (stretch.end, stretch.head) = (end, head);
         Ok((end.1 > from.1).then_some(stretch))
     }
 
@@ -81,15 +93,15 @@ impl SegmentPart {
     }
 }
 
-/// Hands on each record that can be read, and gives where that ended.
+/// Hands on each record that can be read, and gives where that ended, with the head of the chain there.
 fn each_record(
     data_dir: &Path,
     name: &str,
     (from, until): (SegmentOffset, SegmentOffset),
     mut each: impl FnMut(&crate::ledger::batch::BatchEntry<'_>, &crate::ledger::line::Row),
-) -> Result<SegmentOffset, LedgerError> {
+) -> Result<(SegmentOffset, ChainHead), LedgerError> {
     let mut batches = Batches::open(&segment::file(data_dir, name), from.0)?;
-    let (mut end, mut entries) = from;
+    let ((mut end, mut entries), mut head) = (from, ChainHead::NONE);
     while end < until.0 && end < from.0 + STRETCH {
         let batch = batches.next_batch().map_err(|source| LedgerError::file("reading", name, source))?;
         let Some(batch) = batch else { break };
@@ -98,8 +110,8 @@ fn each_record(
                 each(&entry, &row);
             }
         }
-        entries += batch.count;
+        (entries, head) = (entries + batch.count, batch.head);
         end = batches.offset();
     }
-    Ok((end, entries))
+    Ok(((end, entries), head))
 }

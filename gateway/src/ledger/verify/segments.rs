@@ -15,10 +15,11 @@ use crate::ledger::segment::{self, SegmentHeader};
 
 /// Breaks of one chain that are told apart; more of them say nothing new.
 const BREAKS: usize = 10;
-/// Checks every segment, with what the seals claim about them.
+
+/// Checks every segment, with what the seals and others who have seen them claim about them.
 pub(super) fn check(
     data_dir: &Path,
-    SealClaims { mut claims, retired }: SealClaims,
+    (SealClaims { mut claims, retired }, seen): (SealClaims, Vec<Claim>),
     sealed: bool,
     result: &mut Verification,
 ) -> Result<(), LedgerError> {
@@ -33,6 +34,7 @@ pub(super) fn check(
     for (name, header) in &headers {
         claims.extend(header.previous.iter().map(|head| Claim { head: head.clone(), by: file(name) }));
     }
+    claims.extend(seen);
     if sealed {
         unsealed(&headers, &vouched, result);
     }

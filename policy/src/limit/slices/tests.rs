@@ -37,6 +37,7 @@ struct Sent {
     life: Option<Life>,
     lapses: u64,
     whole: bool,
+    leaving: bool,
     ask: Option<Ask>,
     lease: u64,
 }
@@ -103,7 +104,7 @@ impl Node {
 
     fn send(&mut self, ask: Option<Ask>, whole: bool, lease: u64) -> Sent {
         let (turn, life, lapses) = (self.tenure.turn(), self.tenure.life().copied(), self.tenure.lapses());
-        Sent { holder: self.holder.clone(), turn, life, lapses, whole, ask, lease }
+        Sent { holder: self.holder.clone(), turn, life, lapses, whole, leaving: false, ask, lease }
     }
 
     fn take(&mut self, sent: &Sent, reply: Reply, now: u64) -> u64 {
@@ -134,11 +135,24 @@ impl Node {
 
 impl Server {
     fn batch(&mut self, sent: &Sent, now: u64) -> Reply {
-        let Sent { holder, turn, life, lapses, whole, ask, lease } = sent;
-        let (turn, life, lapses, whole, lease) = (*turn, *life, *lapses, *whole, *lease);
+        let Sent { holder, turn, life, lapses, whole, leaving, ask, lease } = sent;
+        let (turn, life, lapses, whole, leaving, lease) = (*turn, *life, *lapses, *whole, *leaving, *lease);
         let asks: Vec<_> = ask.iter().map(|ask| (pool(), ask.clone())).collect();
-        let asker = Asker { holder, turn, life, lapses, whole, leaving: false, lease };
+        let asker = Asker { holder, turn, life, lapses, whole, leaving, lease };
         self.store.batch(self.run, asker, &asks, now)
+    }
+
+    /// What a ledger says, told as a process would that ends at once. One that does not go on is silent where the store knows a later one.
+    fn hear(&mut self, mut voice: Node, goes_on: bool, rules: Rules, now: u64) {
+        let rules = Rules { want: 0, ..rules };
+        for _ in 0..4 {
+            let sent = Sent { leaving: true, ..voice.ask(rules, 0, 0, now) };
+            let reply = self.batch(&sent, now);
+            if !goes_on && matches!(reply, Reply::Refused(Entry::Superseded { .. })) {
+                return;
+            }
+            voice.take(&sent, reply, now);
+        }
     }
 
     fn shares(&self) -> usize {
@@ -261,6 +275,54 @@ fn a_share_whose_lease_ended_counts_until_its_window_is_over_or_its_replica_is_b
     round(&mut server, &mut nodes[1], RULES, 1, over);
     round(&mut server, &mut nodes[1], RULES, 1, over);
     assert_eq!(server.shares(), 1, "what was held in the window before counts no more");
+}
+
+#[test]
+fn what_a_replica_that_has_ended_did_not_spend_is_given_back_by_its_ledger() {
+    let (mut server, mut nodes, now) = settled(RULES, 2);
+    round(&mut server, &mut nodes[0], RULES, 900, now);
+    nodes[0].spent = 300;
+    let later = now + RULES.lease;
+    assert_eq!(round(&mut server, &mut nodes[1], RULES, 700, later), 0, "all of it may have been spent");
+    server.hear(nodes[0].successor(2), false, RULES, later);
+    for _ in 0..2 {
+        round(&mut server, &mut nodes[1], Rules { want: 0, ..RULES }, 0, later);
+    }
+    assert_eq!(nodes[1].slice.others_spent(), 300);
+    assert_eq!(round(&mut server, &mut nodes[1], RULES, 701, later), 0);
+    assert_eq!(round(&mut server, &mut nodes[1], RULES, 700, later), 700);
+    // It comes back: what it says itself stands.
+    let mut back = nodes[0].successor(3);
+    for _ in 0..2 {
+        assert_eq!(round(&mut server, &mut back, RULES, 1, later), 0);
+    }
+    assert_eq!(server.shares(), 2);
+}
+
+#[test]
+fn a_store_that_lost_its_memory_learns_by_the_ledger_of_whom_nobody_knows() {
+    let (_, nodes, now) = settled(RULES, 3);
+    let gone = Node { spent: 400, ..nodes[0].successor(0) };
+    let mut server = Server { run: 2, ..Server::default() };
+    let mut new = Node::new(7, 1);
+    server.hear(gone.clone(), false, RULES, now);
+    let mut alive = Node { spent: 100, ..nodes[1].clone() };
+    for _ in 0..2 {
+        round(&mut server, &mut alive, RULES, 1, now);
+    }
+    // It speaks for itself, whatever its ledger says of it.
+    server.hear(Node { spent: 900, ..nodes[1].successor(0) }, false, RULES, now);
+    for _ in 0..2 {
+        assert_eq!(round(&mut server, &mut new, RULES, 1, now), 0);
+        round(&mut server, &mut alive, Rules { want: 0, ..RULES }, 0, now);
+    }
+    let later = now + RULES.lease;
+    for _ in 0..2 {
+        round(&mut server, &mut new, Rules { want: 0, ..RULES }, 0, later);
+    }
+    let has = alive.slice.ceiling().max(100);
+    assert_eq!(round(&mut server, &mut new, RULES, 600 - has + 1, later), 0);
+    assert_eq!(round(&mut server, &mut new, RULES, 600 - has, later), 600 - has);
 }
 
 #[test]

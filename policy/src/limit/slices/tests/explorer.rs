@@ -23,6 +23,8 @@ enum Broken {
     Acknowledgement,
     /// The original of a copy is silent from before the store could hear that it goes on.
     Silence,
+    /// What a replica that has ended did not use is given back although its ledger is not told whole.
+    Estate,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -80,6 +82,10 @@ enum Step {
     FailBack,
     /// A process begins on a copy of the first replica's directory.
     Duplicate,
+    /// The store is told what the ledger has of a replica, which may be there.
+    Recall(usize),
+    /// All that a dead replica had used is in the ledger, and the rest is given back.
+    Close(usize),
 }
 
 impl World {
@@ -166,6 +172,7 @@ impl World {
                 next.nodes[n].restored = true;
             }
             Step::Tick => next.tick()?,
+            Step::Recall(n) | Step::Close(n) => next.speak(n, matches!(step, Step::Close(_)))?,
             _ => next.elsewhere(self, step)?,
         }
         (next != *self).then_some(next)
@@ -249,6 +256,19 @@ impl World {
         if n == 0 && superseded {
             self.unsplit = false;
         }
+    }
+
+    /// Somebody tells the store what the ledger has of a replica.
+    fn speak(&mut self, n: usize, is_last: bool) -> Option<()> {
+        (self.promoted.is_none() && (!is_last || !self.alive[n])).then_some(())?;
+        self.process += u64::from(is_last);
+        let node = &self.nodes[n];
+        // What is held is in no database before the replica is back or its directory is taken in.
+        let held = if is_last && self.broken != Broken::Estate { node.held } else { 0 };
+        let voice = node.successor(if is_last { self.process } else { 0 });
+        let voice = Node { spent: node.spent + held + self.ledgers[n], ..voice };
+        self.server.hear(voice, false, RULES, self.now);
+        Some(())
     }
 
     fn tick(&mut self) -> Option<()> {

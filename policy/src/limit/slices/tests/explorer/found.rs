@@ -2,7 +2,7 @@
 
 use super::*;
 
-const STEPS: [Step; 26] = [
+const STEPS: [Step; 30] = [
     Step::Hold(0),
     Step::Hold(1),
     Step::Settle(0),
@@ -29,6 +29,10 @@ const STEPS: [Step; 26] = [
     Step::Copy,
     Step::FailOver,
     Step::LoseAll,
+    Step::Recall(0),
+    Step::Recall(1),
+    Step::Close(0),
+    Step::Close(1),
 ];
 
 const TWO_STORES: [Step; 12] = [
@@ -88,6 +92,9 @@ fn nor_does_one_from_where_things_have_begun_to_go_wrong() {
         &[Step::Tick, Step::Tick, Step::LoseAll],
         &[Step::LoseAll, Step::Sync(1, 0), Step::Tick],
         &[Step::LoseAll, Step::Sync(0, 0), Step::Sync(1, 0), Step::Tick, Step::Tick],
+        &[Step::Crash(0), Step::Close(0), Step::Tick, Step::Tick, Step::Sync(1, 0)],
+        &[Step::Sync(1, 0), Step::Crash(0), Step::LoseAll, Step::Recall(0), Step::Sync(1, 0), Step::Tick],
+        &[Step::LoseAll, Step::Recall(0), Step::Recall(1), Step::Sync(0, 0), Step::Tick],
     ] {
         let world = World::new().after_all(&BEGUN).after_all(wrong);
         let worlds = explore(world, &STEPS, 4);
@@ -172,6 +179,17 @@ fn what_is_not_promised_is_reached_by_breaking_a_rule() {
         Step::Tick,
     ];
     assert!(finds(Broken::Silence, &copied, &TWO_PROCESSES, 4));
+    // What is under way when a replica dies is in no ledger before that is told whole.
+    let died = [
+        Step::Sync(0, CALL),
+        Step::Hold(0),
+        Step::Crash(0),
+        Step::Close(0),
+        Step::Tick,
+        Step::Tick,
+        Step::Sync(1, 0),
+    ];
+    assert!(finds(Broken::Estate, &died, &STEPS, 4));
     // A store that grants before it has heard everybody.
     let mut world = led(Broken::Nothing, &[Step::Sync(0, 0), Step::Hold(0), Step::LoseAll]);
     let sent = world.ask(1, 0).expect("it asks");
