@@ -67,11 +67,12 @@ impl Database {
         self.ask("select count(*) from tollgate.records").parse().unwrap()
     }
 
-    /// What the sums by the minute and by the hour and the records each say of how many requests there were.
-    pub(crate) fn counts(&self) -> [String; 3] {
+    /// What the sums by the minute, the hour and the day, and the records each say of how many requests there were.
+    pub(crate) fn counts(&self) -> [String; 4] {
         [
             "select sum(requests) from tollgate.sums",
             "select sum(requests) from tollgate.sums_by_hour",
+            "select sum(requests) from tollgate.sums_by_day",
             "select sum(coalesce((record->>'count')::bigint, 1)) from tollgate.records",
         ]
         .map(|query| self.ask(query))
@@ -119,7 +120,7 @@ async fn a_report_of_any_replica_has_every_call_of_each_once() {
         replicas.push(fixture);
     }
     eventually("every record is in the database", || database.records() >= 21).await;
-    assert_eq!(database.counts(), ["21"; 3].map(str::to_owned));
+    assert_eq!(database.counts(), ["21"; 4].map(str::to_owned));
     let mut all = BTreeSet::new();
     for fixture in &replicas {
         assert_eq!(requests(&report(&fixture.gateway, "destination")), 21);
@@ -223,19 +224,19 @@ async fn connections_that_are_cut_and_gateways_that_are_killed_count_nothing_twi
     eventually("everything is in", || database.records() == count(&fixture)).await;
     let all = count(&fixture);
     assert!(all >= 160, "{all}");
-    assert_eq!(database.counts(), [(); 3].map(|()| all.to_string()));
+    assert_eq!(database.counts(), [(); 4].map(|()| all.to_string()));
     // Whatever was taken in before is not taken in again.
     let replay = fixture.gateway.tollgate(&["ledger", "replay"]);
     let said =
         String::from_utf8_lossy(&replay.stdout).into_owned() + &String::from_utf8_lossy(&replay.stderr);
     assert!(replay.status.success() && said.contains("0 records taken in"), "{said}");
-    assert_eq!(database.counts(), [(); 3].map(|()| all.to_string()));
+    assert_eq!(database.counts(), [(); 4].map(|()| all.to_string()));
     // A database that lost everything is built again.
     assert!(fixture.gateway.stop().success());
     database.ask("drop schema tollgate cascade");
     let replay = fixture.gateway.tollgate(&["ledger", "replay"]);
     assert!(replay.status.success(), "{}", String::from_utf8_lossy(&replay.stderr));
-    assert_eq!(database.counts(), [(); 3].map(|()| all.to_string()));
+    assert_eq!(database.counts(), [(); 4].map(|()| all.to_string()));
     assert_verified(&fixture.gateway);
     // The database has seen what somebody cuts off.
     let path =
@@ -320,9 +321,19 @@ async fn a_database_that_cannot_be_used_is_told_by_the_setting_and_calls_go_on()
     let said = fixture.gateway.tollgate(&["report"]);
     let error = String::from_utf8_lossy(&said.stderr).into_owned();
     assert!(error.contains("ledger.postgres.database") && error.contains("number 9"), "{error}");
-    database.ask("update tollgate.layout set version = 1");
+    // As the layout before had it.
+    database.ask(
+        "drop table tollgate.sums_by_day, tollgate.usage_by_day, tollgate.charges, tollgate.vouched;
+         alter table tollgate.replicas drop process, drop settled, drop forgotten_at, drop forgotten_by;
+         alter table tollgate.segments drop head; update tollgate.layout set version = 1",
+    );
     fixture.gateway.restart().await;
     eventually("what waited is in", || database.records() == 5).await;
+    assert_eq!(
+        database.counts(),
+        [(); 4].map(|()| "5".to_owned()),
+        "sums by the day are made of those by the minute"
+    );
     assert!(fixture.gateway.stop().success());
     let text = fs::read_to_string(fixture.gateway.home().join("tollgate.yaml")).unwrap();
     assert!(!text.contains(database.server.password()));

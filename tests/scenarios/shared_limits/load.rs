@@ -212,6 +212,6 @@ async fn nothing_is_overspent_or_lost_while_each_part_fails_in_turn() {
     })
     .await;
     assert_eq!(database.ask("select count(*) - count(distinct id) from tollgate.records"), "0");
-    let [by_minute, by_hour, records] = database.counts();
-    assert_eq!((&by_minute, &by_hour), (&records, &records), "sums are those of the records");
+    let counts = database.counts();
+    assert!(counts.iter().all(|count| *count == counts[3]), "sums are those of the records: {counts:?}");
 }

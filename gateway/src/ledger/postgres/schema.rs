@@ -17,7 +17,9 @@ use crate::ledger::rollup::RollupSums;
 use crate::ledger::timed_sums::TimeUnit;
 
 /// Of this layout; another one is not touched. Dimensions and units do not change it.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
+/// This one is taken over: it lacks what [`additions`] names, and sums by the day, which are made of those by the minute.
+const BEFORE: i64 = 1;
 /// The largest sum that is kept, so that adding to it cannot fail.
 pub(super) const MOST: i64 = 1 << 61;
 /// What replicas agree on who changes tables with: `toll` and `gate` in ASCII.
@@ -26,9 +28,7 @@ const LOCK: i64 = 0x746f_6c6c_6761_7465;
 /// `records` has a row for each call, as its JSON; `sums` and `usage` what calls add up to by the minute, those that end with
 /// `_by_hour` and `_by_day` by longer units. All but what calls have in common are rows of one replica, so that several never wait for one another.
 fn tables() -> String {
-    let counts = RollupSums::COLUMNS.map(|column| format!("{column} bigint NOT NULL")).join(", ");
-    let key = "replica bigint NOT NULL, dimensions bigint NOT NULL, status bigint NOT NULL";
-    let mut text = format!(
+    let text = format!(
         "CREATE TABLE tollgate.layout (version bigint NOT NULL, records_from timestamptz NOT NULL);
          INSERT INTO tollgate.layout VALUES ({VERSION}, 'epoch');
          CREATE TABLE tollgate.replicas (
@@ -62,19 +62,46 @@ fn tables() -> String {
          CREATE INDEX ON tollgate.records (at);
          CREATE INDEX ON tollgate.records (corrects) WHERE corrects IS NOT NULL;"
     );
-    for TimeUnit { suffix, column: time, .. } in TimeUnit::ALL {
-        text.push_str(&format!(
-            "CREATE TABLE tollgate.sums{suffix} ({time} bigint NOT NULL, {key}, {counts},
-                 PRIMARY KEY ({time}, replica, dimensions, status));
-             CREATE TABLE tollgate.usage{suffix} ({time} bigint NOT NULL, {key},
-                 unit text NOT NULL, amount bigint NOT NULL,
-                 PRIMARY KEY ({time}, replica, dimensions, status, unit));"
-        ));
-    }
-    text
+    text + &TimeUnit::ALL.map(sums).concat() + &additions()
 }
 
-/// What a database may lack: `charges` has what each replica was charged of each limit, `vouched` what was taken in of each in a month, by
+/// What calls add up to, by one unit of time.
+fn sums(TimeUnit { suffix, column: time, .. }: TimeUnit) -> String {
+    let counts = RollupSums::COLUMNS.map(|column| format!("{column} bigint NOT NULL")).join(", ");
+    let key = "replica bigint NOT NULL, dimensions bigint NOT NULL, status bigint NOT NULL";
+    format!(
+        "CREATE TABLE tollgate.sums{suffix} ({time} bigint NOT NULL, {key}, {counts},
+             PRIMARY KEY ({time}, replica, dimensions, status));
+         CREATE TABLE tollgate.usage{suffix} ({time} bigint NOT NULL, {key},
+             unit text NOT NULL, amount bigint NOT NULL,
+             PRIMARY KEY ({time}, replica, dimensions, status, unit));"
+    )
+}
+
+/// The same made of what there is by the minute.
+fn fill(TimeUnit { minutes, suffix, column: time }: TimeUnit) -> String {
+    let columns = RollupSums::COLUMNS;
+    let sum = |column: &str| format!("least(sum({column}), {MOST})::bigint");
+    // Times before the epoch round down as well.
+    let begin = format!("floor(minute / {minutes}.0)::bigint");
+    format!(
+        "INSERT INTO tollgate.sums{suffix} ({time}, replica, dimensions, status, {})
+         SELECT {begin}, replica, dimensions, status, {} FROM tollgate.sums GROUP BY 1, 2, 3, 4;
+         INSERT INTO tollgate.usage{suffix} ({time}, replica, dimensions, status, unit, amount)
+         SELECT {begin}, replica, dimensions, status, unit, {} FROM tollgate.usage GROUP BY 1, 2, 3, 4, 5;",
+        columns.join(", "),
+        columns.map(sum).join(", "),
+        sum("amount"),
+    )
+}
+
+/// From the layout before to this one.
+fn change() -> String {
+    let [day, ..] = TimeUnit::ALL;
+    format!("{}{}{}UPDATE tollgate.layout SET version = {VERSION};", additions(), sums(day), fill(day))
+}
+
+/// What came with this layout: `charges` has what each replica was charged of each limit, `vouched` what was taken in of each in a month, by
 /// which the rest is checked. `process` is the last process that had shares of limits, `settled` the last of which they were given back.
 fn additions() -> String {
     let mut text = String::new();
@@ -85,10 +112,10 @@ fn additions() -> String {
         ("replicas", "forgotten_by text"),
         ("segments", "head bytea"),
     ] {
-        text.push_str(&format!("ALTER TABLE tollgate.{table} ADD COLUMN IF NOT EXISTS {column};\n"));
+        text.push_str(&format!("ALTER TABLE tollgate.{table} ADD COLUMN {column};\n"));
     }
     text.push_str(
-        "CREATE TABLE IF NOT EXISTS tollgate.charges (
+        "CREATE TABLE tollgate.charges (
              replica bigint NOT NULL,
              limit_id text NOT NULL,
              key text NOT NULL,
@@ -96,7 +123,7 @@ fn additions() -> String {
              amount bigint NOT NULL,
              PRIMARY KEY (replica, limit_id, key, opened)
          );
-         CREATE TABLE IF NOT EXISTS tollgate.vouched (
+         CREATE TABLE tollgate.vouched (
              replica bigint NOT NULL,
              month date NOT NULL,
              records bigint NOT NULL,
@@ -121,15 +148,17 @@ pub(super) async fn ensure(client: &mut Client) -> Result<(), LedgerError> {
     if !row.try_get::<_, bool>(1)? {
         transaction.batch_execute(&tables()).await?;
     }
-    is_known(transaction.query_one("SELECT version FROM tollgate.layout", &[]).await?.try_get(0)?)?;
+    let version: i64 = transaction.query_one("SELECT version FROM tollgate.layout", &[]).await?.try_get(0)?;
+    if version == BEFORE {
+        transaction.batch_execute(&change()).await?;
+    } else {
+        is_known(version)?;
+    }
     let columns = columns(&transaction.query(COLUMNS, &[]).await?)?;
     for dimension in Dimension::ALL.into_iter().filter(|dimension| !columns.contains(dimension.as_str())) {
         let column = dimension.column();
         let add = format!("ALTER TABLE tollgate.dimensions ADD COLUMN {column} text NOT NULL DEFAULT ''");
         transaction.batch_execute(&add).await?;
-    }
-    if !transaction.query_one(HAS_ADDITIONS, &[]).await?.try_get::<_, bool>(0)? {
-        transaction.batch_execute(&additions()).await?;
     }
     transaction.commit().await?;
     Ok(())
@@ -152,11 +181,8 @@ pub(super) async fn check(client: &Client) -> Result<(), LedgerError> {
     }
     is_known(client.query_one("SELECT version FROM tollgate.layout", &[]).await?.try_get(0)?)?;
     let columns = columns(&client.query(COLUMNS, &[]).await?)?;
-    let mut missing: Vec<_> =
+    let missing: Vec<_> =
         Dimension::ALL.map(Dimension::as_str).into_iter().filter(|name| !columns.contains(*name)).collect();
-    if !client.query_one(HAS_ADDITIONS, &[]).await?.try_get::<_, bool>(0)? {
-        missing.push("vouched");
-    }
     match missing.as_slice() {
         [] => Ok(()),
         missing => {
@@ -165,9 +191,6 @@ pub(super) async fn check(client: &Client) -> Result<(), LedgerError> {
         }
     }
 }
-
-/// `vouched` is the last of them.
-const HAS_ADDITIONS: &str = "SELECT to_regclass('tollgate.vouched') IS NOT NULL";
 
 const COLUMNS: &str = "SELECT attname::text FROM pg_attribute
     WHERE attrelid = 'tollgate.dimensions'::regclass AND attnum > 0 AND NOT attisdropped";
