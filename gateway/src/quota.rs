@@ -29,6 +29,7 @@ mod first_look;
 mod hold;
 mod key;
 mod lease;
+mod place;
 mod plan;
 mod rate;
 mod refusal;

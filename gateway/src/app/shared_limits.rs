@@ -46,7 +46,7 @@ impl SharedLimits {
         let dialable = dialable(shared.rules.clone());
         let totals = TotalsReader::new(counts.clone(), redis.clone(), Arc::clone(&dialable), &replica);
         control.spawn(totals.keep());
-        let keeper = SliceSync::new(counts, redis.clone(), dialable, &replica);
+        let keeper = SliceSync::new(counts, redis.clone(), dialable, &replica, settings.limits.lifetime.0);
         let (stop, stopped) = oneshot::channel();
         Ok(Some(Self { stop, keeper: control.spawn(keeper.keep(stopped)) }))
     }

@@ -30,18 +30,21 @@ pub(crate) struct SliceSync {
     replicas: Arc<Replicas>,
     store: SliceStore,
     replica: ReplicaId,
+    /// How long a call may last.
+    longest_call: Duration,
     keeper: Keeper<PoolId, StoreLife>,
     /// The store has lost something, and is asking who has what.
     rebuilding: bool,
 }
 
 impl SliceSync {
-    /// `replica` names the data directory: whoever takes it over has its share.
+    /// `replica` names the data directory: whoever takes it over has its share. Places of calls count for `longest_call` after the lease's end.
     pub(crate) fn new(
         (quota, replicas): (Arc<Quota>, Arc<Replicas>),
         settings: RedisSettings,
         dialable: Dialable,
         replica: &str,
+        longest_call: Duration,
     ) -> Self {
         let lease = replicas.lease();
         Self {
@@ -49,6 +52,7 @@ impl SliceSync {
             replicas,
             store: SliceStore::new(settings, dialable),
             replica: replica.into(),
+            longest_call,
             keeper: Keeper::new(process_number(), lease),
             rebuilding: false,
         }
@@ -127,18 +131,26 @@ impl SliceSync {
 
     /// What is told and asked of one count. Its slice is lowered to what is told.
     fn ask(&mut self, pool: &PoolId, now: u64) -> Ask {
-        let (quota, keeper, wall) = (&self.quota, &mut self.keeper, Timestamp::now());
+        let (quota, keeper, wall, longest_call) =
+            (&self.quota, &mut self.keeper, Timestamp::now(), self.longest_call);
         let asked = quota.look(pool, |limit, cell| {
-            let (CounterState::Counted(counter), LimitKind::Counted(window), Some(lease)) =
-                (&cell.state, &limit.kind, &cell.lease)
-            else {
-                return None;
+            let lease = cell.lease.as_ref()?;
+            let mut lowered = |seen| {
+                let ask = keeper.ask(pool, Some(seen), now);
+                lease.lower(ask.keep);
+                ask
             };
-            let mut counter = lock(counter);
-            let seen = seen((limit, window), &mut counter, lease, wall);
-            let ask = keeper.ask(pool, Some(seen), now);
-            lease.lower(ask.keep);
-            Some(ask)
+            match (&cell.state, &limit.kind) {
+                (CounterState::Counted(counter), LimitKind::Counted(window)) => {
+                    let mut counter = lock(counter);
+                    Some(lowered(seen((limit, window), &mut counter, lease, wall)))
+                }
+                (CounterState::Concurrent(calls), LimitKind::Concurrent) => {
+                    let calls = lock(calls);
+                    Some(lowered(places(limit, *calls, (lease, longest_call), wall)))
+                }
+                _ => None,
+            }
         });
         asked.unwrap_or_else(|| self.keeper.ask(pool, None, now))
     }
@@ -206,14 +218,39 @@ fn seen(
     lease: &SliceLease,
     wall: Timestamp,
 ) -> Seen {
-    let millis = |time: Duration| u64::try_from(time.saturating_add(SKEW).as_millis()).unwrap_or(LONGEST);
     let resets = window.resets(wall).and_then(|at| Duration::try_from(at.duration_since(wall)).ok());
+    let (lacking, lacking_together) = lease.take_need();
     Seen {
         cap: limit.amount_at(wall),
         usage: counter.usage(window, wall),
         former: counter.used_before(window, SKEW, wall),
-        lacking: lease.take_need(),
+        lacking,
+        lacking_together,
         resets_in: resets.map_or(0, millis).min(LONGEST),
         counts_for: millis(window.longest()).min(LONGEST),
     }
+}
+
+/// A limit of calls at once: what is held when the lease ends may be held for as long as a call lasts.
+fn places(
+    limit: &Limit,
+    calls: u64,
+    (lease, longest_call): (&SliceLease, Duration),
+    wall: Timestamp,
+) -> Seen {
+    let (lacking, lacking_together) = lease.take_need();
+    Seen {
+        cap: limit.amount_at(wall),
+        usage: Usage { spent: 0, held: calls },
+        former: 0,
+        lacking,
+        lacking_together,
+        resets_in: 0,
+        counts_for: millis(longest_call).min(LONGEST),
+    }
+}
+
+/// With what clocks may differ by.
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.saturating_add(SKEW).as_millis()).unwrap_or(LONGEST)
 }
