@@ -144,6 +144,10 @@ pub fn simulate(setting: Setting) -> Outcome {
 }
 
 impl Replica {
+    fn spare(&self) -> u64 {
+        self.ceiling.saturating_sub(self.usage.spent + self.usage.held)
+    }
+
     /// Notes that a call lacks so much; whether it may wait for it.
     fn lacks(&mut self, need: u64, now: u64) -> bool {
         self.lacking = self.lacking.max(need);
@@ -231,7 +235,11 @@ impl World {
         let free = self.setting.cap.saturating_sub(self.used);
         if need <= free {
             self.seen.refused_while_free += 1;
-            self.seen.refused_while_one_had_it += u64::from(need <= self.most_in_one_place());
+            let at_a_replica = self.replicas.iter().map(Replica::spare).max().unwrap_or(0);
+            let shares = self.store.pool(COUNT).map_or(0, total);
+            let at_store = self.setting.cap.saturating_sub(shares);
+            self.seen.refused_while_a_replica_had_it += u64::from(need <= at_a_replica);
+            self.seen.refused_while_one_had_it += u64::from(need <= at_a_replica.max(at_store));
             self.seen.refused_while_slice_free += u64::from(free > SLICE * self.setting.need.1);
             self.seen.most_free = self.seen.most_free.max(free);
             self.starved_since[caller as usize].get_or_insert(self.now);
@@ -240,15 +248,6 @@ impl World {
             self.starved_since[caller as usize] = None;
         }
         self.after(RETRY, Event::Calls(caller));
-    }
-
-    /// The most that the store or one replica has unused.
-    fn most_in_one_place(&self) -> u64 {
-        let spare =
-            |replica: &Replica| replica.ceiling.saturating_sub(replica.usage.spent + replica.usage.held);
-        let shares = self.store.pool(COUNT).map_or(0, total);
-        let at_store = self.setting.cap.saturating_sub(shares);
-        self.replicas.iter().map(spare).max().unwrap_or(0).max(at_store)
     }
 
     /// Holds so much, if it fits, and settles it later at a part of it.
@@ -280,8 +279,7 @@ impl World {
     fn look(&mut self, at: usize) {
         let (now, setting) = (self.now, self.setting);
         let replica = &mut self.replicas[at];
-        let spare = replica.ceiling.saturating_sub(replica.usage.spent + replica.usage.held);
-        if spare > 0 && now < replica.keeper.ends() {
+        if replica.spare() > 0 && now < replica.keeper.ends() {
             self.seen.idle = self.seen.idle.max(now - replica.used_at);
         }
         if replica.on_its_way.is_some() {

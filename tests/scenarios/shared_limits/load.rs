@@ -69,7 +69,7 @@ impl Tally {
             refused.len(),
             early.len(),
             self.broken.load(Ordering::SeqCst),
-            early.iter().step_by(early.len() / 40 + 1).map(Refusal::to_string).collect::<Vec<_>>(),
+            early.iter().step_by(early.len() / 40 + 1).map(ToString::to_string).collect::<Vec<_>>(),
         );
         assert!(self.other.lock().unwrap().is_empty(), "{:?}", self.other.lock().unwrap());
         assert!(billed <= amount, "overspent by {}", billed - amount);

@@ -75,6 +75,8 @@ pub struct Outcome {
     pub refused_while_free: u64,
     /// Those of them for which the store or one replica had enough unused.
     pub refused_while_one_had_it: u64,
+    /// Those of them for which one replica had.
+    pub refused_while_a_replica_had_it: u64,
     /// Those of them while more than one slice was unused.
     pub refused_while_slice_free: u64,
     /// The most that was unused when a call was refused.
@@ -110,6 +112,7 @@ impl fmt::Display for Outcome {
         writeln!(f, "calls let through          {}", self.calls)?;
         writeln!(f, "refused while money free   {}", self.refused_while_free)?;
         writeln!(f, "  one place had enough     {}", self.refused_while_one_had_it)?;
+        writeln!(f, "  one replica had           {}", self.refused_while_a_replica_had_it)?;
         writeln!(
             f,
             "  more than a slice free   {}, at most {}",
