@@ -30,6 +30,7 @@ mod hold;
 mod key;
 mod lease;
 mod ledger_voice;
+mod place;
 mod plan;
 mod rate;
 mod refusal;

@@ -3,6 +3,7 @@
 mod copied;
 mod gone;
 mod load;
+mod places;
 mod rolling;
 mod script;
 mod stores;
@@ -48,16 +49,12 @@ impl Replicas {
 impl<S> Replicas<S> {
     /// Replicas with this store, which the settings of Redis lead to, each with these settings of its ledger.
     async fn with(
-        mut plan: Plan,
+        plan: Plan,
         redis: S,
-        (way, password): (&str, &str),
+        way: (&str, &str),
         ledgers: &[String],
         cost: impl Fn(u64) -> u64 + Send + Sync + 'static,
     ) -> Self {
-        let password = plan.sandbox.input("redis.password", password);
-        plan.settings.extra =
-            format!("limits: {{redis: {{{way}, passwordFile: {}, lease: 2s}}}}\n", password.display());
-        plan.settings.environment = vec![("RUST_LOG".to_owned(), "warn,tollgate=info".to_owned())];
         let billed = Arc::new(AtomicU64::new(0));
         let (sum, calls) = (billed.clone(), AtomicU64::new(0));
         let respond = move |_: &Seen| {
@@ -65,6 +62,21 @@ impl<S> Replicas<S> {
             sum.fetch_add(tokens, Ordering::SeqCst);
             Reply::json(&chat_completion(0, tokens)).wait(Duration::from_millis(tokens % 7))
         };
+        Self { billed, ..Self::answering(plan, redis, way, ledgers, respond).await }
+    }
+
+    /// Replicas before a provider that answers so.
+    async fn answering(
+        mut plan: Plan,
+        redis: S,
+        (way, password): (&str, &str),
+        ledgers: &[String],
+        respond: impl Fn(&Seen) -> Reply + Send + Sync + 'static,
+    ) -> Self {
+        let password = plan.sandbox.input("redis.password", password);
+        plan.settings.extra =
+            format!("limits: {{redis: {{{way}, passwordFile: {}, lease: 2s}}}}\n", password.display());
+        plan.settings.environment = vec![("RUST_LOG".to_owned(), "warn,tollgate=info".to_owned())];
         let upstream = Upstream::http(&plan.server, &["http/1.1"], respond).await;
         let settings = plan.complete(upstream.port());
         let mut gateways = Vec::new();
@@ -75,7 +87,7 @@ impl<S> Replicas<S> {
             gateway.restart().await;
             gateways.push(gateway);
         }
-        Self { plan, redis, upstream, gateways, billed }
+        Self { plan, redis, upstream, gateways, billed: Arc::default() }
     }
 
     fn client(&self, replica: usize) -> Client {

@@ -34,3 +34,16 @@ fn replicas_that_use_nothing_send_next_to_nothing() {
     );
     assert_eq!((seen.asks, seen.slices), (0, 0));
 }
+
+#[test]
+fn a_store_that_answers_late_has_nobody_refused_while_most_is_free() {
+    for seed in 1..=5 {
+        let setting = Setting { seed, ..Setting::BUSY };
+        let seen = simulate(setting);
+        println!("seed {seed}\n{seen}");
+        assert_eq!(seen.overspent, 0, "seed {seed}");
+        assert!(seen.left < setting.need.1, "seed {seed}: {} are unused", seen.left);
+        // The answer may come after two messages that each take as long as a call waits: for those few the first slice is too late.
+        assert!(seen.refused_while_slice_free * 50 < seen.calls, "seed {seed}: {seen}");
+    }
+}

@@ -1,6 +1,6 @@
 //! Many replicas spend one budget, on a clock of their own: what callers and Redis see of it.
 //!
-//! `cargo run -p tollgate-tests --bin sim -- [SEED [REPLICAS [CALLERS]]]`
+//! `cargo run -p tollgate-tests --bin sim -- [SEED [REPLICAS [CALLERS]]]`, after which three replicas with a store that answers late do the same.
 
 use tollgate_tests::slices_sim::{Setting, simulate};
 
@@ -16,6 +16,8 @@ fn main() {
         callers: number(2, 10_000),
         ..Setting::LARGE
     };
-    println!("{setting:?}");
-    println!("{}", simulate(setting));
+    for setting in [setting, Setting { seed: setting.seed, ..Setting::BUSY }] {
+        println!("{setting:?}");
+        println!("{}", simulate(setting));
+    }
 }

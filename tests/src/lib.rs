@@ -38,6 +38,7 @@ pub mod prometheus;
 pub mod provider;
 pub mod python;
 pub mod redis;
+pub mod redis_cluster;
 pub mod rendered;
 pub mod report;
 pub mod resources;

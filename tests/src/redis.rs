@@ -50,6 +50,11 @@ impl Redis {
         self.process.take().expect("a running server").kill();
     }
 
+    /// Whether it was started and not killed.
+    pub fn is_running(&self) -> bool {
+        self.process.is_some()
+    }
+
     /// Signals it.
     pub fn signal(&self, signal: Signal) {
         self.process.as_ref().expect("a running server").signal(signal);

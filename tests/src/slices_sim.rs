@@ -2,11 +2,14 @@
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
-use std::fmt;
 
 use tollgate_policy::limit::Usage;
 use tollgate_policy::limit::slices::keeper::{Batch, Keeper, Seen};
-use tollgate_policy::limit::slices::{Ask, Asker, Holder, Life, PoolName, PoolStore, Reply};
+use tollgate_policy::limit::slices::{Ask, Asker, Holder, Life, Pool, PoolName, PoolStore, Reply};
+
+mod outcome;
+
+pub use outcome::{Outcome, Setting};
 
 /// The only count.
 const COUNT: &str = "budget/all/tokens/day/shared";
@@ -14,95 +17,10 @@ const COUNT: &str = "budget/all/tokens/day/shared";
 const DRY: u64 = 100;
 /// How soon a refused call is tried again, in milliseconds.
 const RETRY: u64 = 1_000;
+/// How many calls a slice pays for, at least.
+const SLICE: u64 = 8;
 /// The end of the window, in milliseconds.
 const WINDOW: u64 = 86_400_000;
-
-/// What is simulated. Times are in milliseconds.
-#[derive(Debug, Clone, Copy)]
-pub struct Setting {
-    /// What all that looks random comes from.
-    pub seed: u64,
-    /// How many replicas there are.
-    pub replicas: u64,
-    /// How many callers there are. Nine in ten call one of the first half of the replicas.
-    pub callers: u64,
-    /// The time between two calls of one caller, on average.
-    pub every: u64,
-    /// The amount.
-    pub cap: u64,
-    /// The lease of a replica.
-    pub lease: u64,
-    /// How long a call waits for the store.
-    pub wait: u64,
-    /// How long it lasts.
-    pub time: u64,
-    /// From when on a quarter of the callers call no more.
-    pub fewer_at: u64,
-}
-
-impl Setting {
-    /// A hundred replicas, ten thousand callers, ten thousand calls a second, and a budget for some forty seconds of them.
-    pub const LARGE: Self = Self {
-        seed: 1,
-        replicas: 100,
-        callers: 10_000,
-        every: 1_000,
-        cap: 20_000_000,
-        lease: 10_000,
-        wait: 50,
-        time: 60_000,
-        fewer_at: 20_000,
-    };
-}
-
-/// What was seen.
-#[derive(Debug, Clone, Default)]
-pub struct Outcome {
-    /// Calls that were let through.
-    pub calls: u64,
-    /// Calls that were refused although what they needed was unused somewhere.
-    pub refused_while_free: u64,
-    /// Calls that were refused because it was used.
-    pub refused: u64,
-    /// By how much more than the amount was ever used, or could have been.
-    pub overspent: u64,
-    /// Batches at the store.
-    pub batches: u64,
-    /// Counts that batches told of.
-    pub asks: u64,
-    /// Slices that were granted.
-    pub slices: u64,
-    /// Bytes to the store and back, about.
-    pub bytes: u64,
-    /// The most batches in a second.
-    pub busiest: u64,
-    /// The longest that a caller was refused again and again although what it needed was unused somewhere.
-    pub starved: u64,
-    /// The longest that a replica kept a slice of which it used nothing.
-    pub idle: u64,
-    /// What is unused at the end.
-    pub left: u64,
-    /// When the last call was let through.
-    pub last_call: u64,
-    time: u64,
-}
-
-impl fmt::Display for Outcome {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let per_second = |count: u64| count as f64 * 1_000.0 / self.time as f64;
-        writeln!(f, "calls let through          {}", self.calls)?;
-        writeln!(f, "refused while money free   {}", self.refused_while_free)?;
-        writeln!(f, "refused as it was used     {}", self.refused)?;
-        writeln!(f, "overspent                  {}", self.overspent)?;
-        writeln!(f, "batches per second         {:.0}, at most {}", per_second(self.batches), self.busiest)?;
-        writeln!(f, "counts told per second     {:.0}", per_second(self.asks))?;
-        writeln!(f, "refills per second         {:.0}", per_second(self.slices))?;
-        writeln!(f, "bytes per second           {:.0}", per_second(self.bytes))?;
-        writeln!(f, "longest starved            {} ms", self.starved)?;
-        writeln!(f, "longest idle slice         {} ms", self.idle)?;
-        write!(f, "unused at the end          {}, last call at {} ms", self.left, self.last_call)
-    }
-}
 
 /// Numbers that look random.
 struct Random(u64);
@@ -144,6 +62,7 @@ struct Replica {
     ceiling: u64,
     refill_at: u64,
     lacking: u64,
+    lacking_together: u64,
     asked: bool,
     dry_until: u64,
     used_at: u64,
@@ -181,6 +100,7 @@ pub fn simulate(setting: Setting) -> Outcome {
             ceiling: 0,
             refill_at: u64::MAX,
             lacking: 0,
+            lacking_together: 0,
             asked: false,
             dry_until: 0,
             used_at: 0,
@@ -221,6 +141,23 @@ pub fn simulate(setting: Setting) -> Outcome {
     }
     world.seen.left = setting.cap - world.used.min(setting.cap);
     world.seen
+}
+
+impl Replica {
+    fn spare(&self) -> u64 {
+        self.ceiling.saturating_sub(self.usage.spent + self.usage.held)
+    }
+
+    /// Notes that a call lacks so much; whether it may wait for it.
+    fn lacks(&mut self, need: u64, now: u64) -> bool {
+        self.lacking = self.lacking.max(need);
+        self.lacking_together += need;
+        if !self.asked && now >= self.dry_until {
+            self.asked = true;
+            self.keeper.asked(0);
+        }
+        self.asked
+    }
 }
 
 impl World {
@@ -268,7 +205,8 @@ impl World {
         if caller.is_multiple_of(4) && self.now > lease + 1_000 + fewer_at {
             return;
         }
-        let need = 50 + self.random.below(101);
+        let (least, most) = self.setting.need;
+        let need = least + self.random.below(most - least + 1);
         let home = self.home(caller);
         if self.hold(home, need) {
             self.let_through(caller);
@@ -276,14 +214,8 @@ impl World {
             self.after(next, Event::Calls(caller));
             return;
         }
-        let (now, replica) = (self.now, &mut self.replicas[home]);
-        replica.lacking = replica.lacking.max(need);
-        if !replica.asked && now >= replica.dry_until {
-            replica.asked = true;
-            replica.keeper.asked(0);
-        }
-        if replica.asked && wait > 0 {
-            replica.waiting.push_back((caller, need));
+        if self.replicas[home].lacks(need, self.now) && wait > 0 {
+            self.replicas[home].waiting.push_back((caller, need));
             self.after(wait, Event::GivesUp { replica: home, caller });
             self.look(home);
         } else {
@@ -300,8 +232,16 @@ impl World {
     }
 
     fn refuse(&mut self, caller: u64, need: u64) {
-        if self.used + need <= self.setting.cap {
+        let free = self.setting.cap.saturating_sub(self.used);
+        if need <= free {
             self.seen.refused_while_free += 1;
+            let at_a_replica = self.replicas.iter().map(Replica::spare).max().unwrap_or(0);
+            let shares = self.store.pool(COUNT).map_or(0, total);
+            let at_store = self.setting.cap.saturating_sub(shares);
+            self.seen.refused_while_a_replica_had_it += u64::from(need <= at_a_replica);
+            self.seen.refused_while_one_had_it += u64::from(need <= at_a_replica.max(at_store));
+            self.seen.refused_while_slice_free += u64::from(free > SLICE * self.setting.need.1);
+            self.seen.most_free = self.seen.most_free.max(free);
             self.starved_since[caller as usize].get_or_insert(self.now);
         } else {
             self.seen.refused += 1;
@@ -327,7 +267,7 @@ impl World {
         self.used += need;
         self.seen.overspent = self.seen.overspent.max(self.used.saturating_sub(self.setting.cap));
         let spent = need * (20 + self.random.below(81)) / 100;
-        let takes = 50 + self.random.below(1_500);
+        let takes = self.setting.takes / 30 + self.random.below(self.setting.takes);
         self.after(takes, Event::Settles { replica: at, held: need, used: spent });
         if asks {
             self.look(at);
@@ -339,8 +279,7 @@ impl World {
     fn look(&mut self, at: usize) {
         let (now, setting) = (self.now, self.setting);
         let replica = &mut self.replicas[at];
-        let spare = replica.ceiling.saturating_sub(replica.usage.spent + replica.usage.held);
-        if spare > 0 && now < replica.keeper.ends() {
+        if replica.spare() > 0 && now < replica.keeper.ends() {
             self.seen.idle = self.seen.idle.max(now - replica.used_at);
         }
         if replica.on_its_way.is_some() {
@@ -350,9 +289,11 @@ impl World {
         replica.keeper.sweep(now, |_| Some(usage));
         if let Some(batch) = replica.keeper.batch(now) {
             let lacking = std::mem::take(&mut replica.lacking);
+            let lacking_together = std::mem::take(&mut replica.lacking_together);
             let counts_for = WINDOW;
             let resets_in = WINDOW - now % WINDOW;
-            let seen = Seen { cap: setting.cap, usage, former: 0, lacking, resets_in, counts_for };
+            let (cap, former) = (setting.cap, 0);
+            let seen = Seen { cap, usage, former, lacking, lacking_together, resets_in, counts_for };
             let mut asks = Vec::new();
             for pool in &batch.pools {
                 let ask = replica.keeper.ask(pool, Some(seen), now);
@@ -360,7 +301,7 @@ impl World {
                 asks.push((COUNT.into(), ask));
             }
             replica.on_its_way = Some(OnItsWay { batch, asks, reply: None });
-            let takes = 1 + self.random.below(2);
+            let takes = 1 + self.random.below(self.setting.way);
             self.after(takes, Event::Arrives(at));
         }
         self.wake(at);
@@ -393,10 +334,9 @@ impl World {
         }
         self.second.1 += 1;
         self.seen.busiest = self.seen.busiest.max(self.second.1);
-        let shares =
-            self.store.pool(COUNT).map_or(0, |pool| pool.shares().values().map(|share| share.ceiling).sum());
+        let shares = self.store.pool(COUNT).map_or(0, total);
         self.seen.overspent = self.seen.overspent.max(shares.saturating_sub(self.setting.cap));
-        let takes = 1 + self.random.below(2);
+        let takes = 1 + self.random.below(self.setting.way);
         self.after(takes, Event::Answered(at));
     }
 
@@ -426,7 +366,7 @@ impl World {
                 self.let_through(caller);
                 let next = self.random.below(2 * self.setting.every);
                 self.after(next, Event::Calls(caller));
-            } else if self.replicas[at].asked {
+            } else if self.replicas[at].lacks(need, now) {
                 self.replicas[at].waiting.push_back((caller, need));
             } else {
                 self.refuse(caller, need);
@@ -434,6 +374,11 @@ impl World {
         }
         self.look(at);
     }
+}
+
+/// What all replicas have of a count together.
+fn total(pool: &Pool) -> u64 {
+    pool.shares().values().map(|share| share.ceiling).sum()
 }
 
 /// How many bytes the batch and its answer are in the protocol of Redis, about.

@@ -54,7 +54,8 @@ impl SharedLimits {
             let store = SliceStore::new(redis.clone(), Arc::clone(&dialable));
             control.spawn(ShareSettler::new(voice.clone(), counts.clone(), store).keep());
         }
-        let keeper = SliceSync::new(counts, redis.clone(), dialable, &replica).recalling(voice);
+        let keeper = SliceSync::new(counts, redis.clone(), dialable, &replica, settings.limits.lifetime.0);
+        let keeper = keeper.recalling(voice);
         let (stop, stopped) = oneshot::channel();
         Ok(Some(Self { stop, keeper: control.spawn(keeper.keep(stopped)) }))
     }

@@ -2,16 +2,16 @@
 //!
 //! **Invariant:** a cell that somebody holds something of is never dropped, so there is one cell per limit and key.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use jiff::Timestamp;
 use tollgate_policy::limit::{Counter, Limit, LimitKey, LimitKind, Usage, Window, WindowSlot};
 use tollgate_policy::map::Map;
 
+use super::key::Keys;
 use super::lease::{Replicas, SliceLease, SliceReach};
 use super::rate::Rate;
-use super::share::{Room, Shares};
+use super::share::{HeldShare, Room, Shares};
 
 /// The least number of keys at which those that count nothing are looked for.
 const SWEEP: usize = 1024;
@@ -31,7 +31,7 @@ pub(super) struct KeyedCounter {
 pub(super) enum CounterState {
     Counted(Mutex<Counter>),
     /// Calls under way.
-    Concurrent(AtomicU64),
+    Concurrent(Mutex<u64>),
     Rate(Rate),
 }
 
@@ -54,15 +54,17 @@ impl KeyedCounter {
     fn new(key: Arc<str>, limit: &Limit, replicas: Option<&Arc<Replicas>>) -> Arc<Self> {
         let state = match &limit.kind {
             LimitKind::Counted(_) => CounterState::Counted(Mutex::new(Counter::new())),
-            LimitKind::Concurrent => CounterState::Concurrent(AtomicU64::new(0)),
+            LimitKind::Concurrent => CounterState::Concurrent(Mutex::new(0)),
             LimitKind::Gcra { per, burst } => {
                 CounterState::Rate(Rate::new(limit.amount, *per, *burst, replicas))
             }
         };
         let shared = limit.key != LimitKey::Caller && !matches!(state, CounterState::Rate(_));
         let lease = match state {
-            CounterState::Counted(_) => replicas.map(|replicas| SliceLease::new(&limit.id, &key, replicas)),
-            CounterState::Concurrent(_) | CounterState::Rate(_) => None,
+            CounterState::Counted(_) | CounterState::Concurrent(_) => {
+                replicas.map(|replicas| SliceLease::new(&limit.id, &key, replicas))
+            }
+            CounterState::Rate(_) => None,
         };
         Arc::new(Self { key, state, shares: shared.then(Shares::default), lease })
     }
@@ -84,6 +86,20 @@ impl KeyedCounter {
         Room { cap: limit.amount / live, free: free / live }
     }
 
+    /// The caller's share of what is held together, where there is such a thing. An error where it has more than that already.
+    pub(super) fn take_share(
+        &self,
+        keys: &Keys<'_>,
+        amount: u64,
+        room: Room,
+        now: Timestamp,
+    ) -> Result<Option<HeldShare>, ()> {
+        match &self.shares {
+            Some(shares) if amount > 0 => shares.take(keys, amount, room, now).map(Some).ok_or(()),
+            _ => Ok(None),
+        }
+    }
+
     /// What other replicas have spent, as far as is known.
     pub(super) fn others_spent(&self) -> u64 {
         self.lease.as_ref().map_or(0, SliceLease::others_spent)
@@ -95,9 +111,7 @@ impl KeyedCounter {
             (CounterState::Counted(counter), LimitKind::Counted(window)) => {
                 Some(lock(counter).usage(window, now))
             }
-            (CounterState::Concurrent(calls), _) => {
-                Some(Usage { spent: 0, held: calls.load(Ordering::Relaxed) })
-            }
+            (CounterState::Concurrent(calls), _) => Some(Usage { spent: 0, held: *lock(calls) }),
             _ => None,
         }
     }
@@ -188,6 +202,6 @@ impl LimitCounts {
 }
 
 /// A counter is whole after every call of its methods, so a panic elsewhere leaves nothing to mend.
-pub(super) fn lock(counter: &Mutex<Counter>) -> MutexGuard<'_, Counter> {
+pub(super) fn lock<T>(counter: &Mutex<T>) -> MutexGuard<'_, T> {
     counter.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -3,24 +3,24 @@
 //! **Invariant:** `taken` is emptied exactly once, by `settle`, `release` or `Drop`; what is in it is what the counts hold.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderValue;
 use jiff::Timestamp;
 use tollgate_policy::denial::{Denial, Reason};
-use tollgate_policy::limit::{Limit, LimitKind, OnExhausted, Owner, Refused, Unit, WindowSlot};
+use tollgate_policy::limit::{Limit, LimitKind, OnExhausted, Owner, Refused, Unit, Usage, WindowSlot};
 use tollgate_policy::name::ResourceId;
 
 use super::Demand;
 use super::counter::{CounterState, KeyedCounter, lock};
 use super::key::Keys;
 use super::lease::SliceReach;
+use super::place;
 use super::plan::{Item, Plan};
 use super::rate::{self, RateHeaders};
 use super::refusal::{self, SHORT_RETRY};
-use super::share::{HeldShare, Room};
+use super::share::HeldShare;
 use super::terms::HoldTerms;
 use crate::ledger::Charge;
 
@@ -248,7 +248,8 @@ impl Hold {
                     charges.next().into_iter().for_each(|charge| charge.amount = actual);
                 }
                 (CounterState::Concurrent(calls), HeldPlace::Slot) => {
-                    calls.fetch_sub(1, Ordering::Relaxed);
+                    let mut calls = lock(calls);
+                    *calls = calls.saturating_sub(1);
                 }
                 _ => {}
             }
@@ -301,7 +302,7 @@ impl HeldItem {
                 HeldPlace::Window { slot, held }
             }
             (CounterState::Concurrent(calls), LimitKind::Concurrent) if demand.requests > 0 => {
-                calls.fetch_add(1, Ordering::Relaxed);
+                *lock(calls) += 1;
                 HeldPlace::Slot
             }
             _ => HeldPlace::Within,
@@ -336,7 +337,8 @@ impl HeldItem {
                 // A piece is a small part of what is left, and does without.
                 if !limit.unit.is_taken_in_pieces() {
                     let room = cell.room(limit, free);
-                    share = take_share(&cell, keys, amount, room, now)
+                    share = cell
+                        .take_share(keys, amount, room, now)
                         .inspect_err(|()| counter.release(slot, amount))
                         .map_err(|()| refusal::over_share(limit, Reason::BudgetHeld))?;
                 }
@@ -344,18 +346,9 @@ impl HeldItem {
             }
             (CounterState::Concurrent(_), LimitKind::Concurrent) if demand.requests == 0 => HeldPlace::Within,
             (CounterState::Concurrent(calls), LimitKind::Concurrent) => {
-                let occupied = occupy(calls, limit).inspect_err(|_| {
-                    if let Some(shares) = &cell.shares {
-                        shares.want(keys, now);
-                    }
-                });
-                let (place, free) = occupied?;
-                share = take_share(&cell, keys, 1, Room { cap: limit.amount, free }, now)
-                    .inspect_err(|()| {
-                        calls.fetch_sub(1, Ordering::Relaxed);
-                    })
-                    .map_err(|()| refusal::over_share(limit, Reason::ConcurrencyLimited))?;
-                place
+                let mut calls = lock(calls);
+                share = place::occupy(&cell, limit, &mut calls, keys, now)?;
+                HeldPlace::Slot
             }
             (CounterState::Rate(rate), LimitKind::Gcra { .. }) if rate.is_lost(limit) => {
                 return Err(refusal::without_store(limit));
@@ -425,8 +418,8 @@ impl HeldItem {
                 rate::limit(field, label, self.cell.reach(&limit, usage).free, Some(more_in));
             }
             (CounterState::Concurrent(calls), ..) => {
-                let left = limit.amount.saturating_sub(calls.load(Ordering::Relaxed));
-                rate::limit(field, label, left, None);
+                let usage = Usage { spent: 0, held: *lock(calls) };
+                rate::limit(field, label, self.cell.reach(&limit, usage).free, None);
             }
             (CounterState::Rate(rate), HeldPlace::Rate { left }, LimitKind::Gcra { burst, .. }) => {
                 rate::limit(field, label, u64::from(*left), Some(rate.refills_in(*left, *burst)));
@@ -451,27 +444,4 @@ fn is_passed(limit: &Limit, model: Option<&str>) -> bool {
 fn piece(unit: Unit, wanted: u64, free: u64) -> u64 {
     let small = if unit == Unit::Bytes { SMALL_BYTES } else { 1 };
     wanted.min((free / 4).max(small.min(free)).max(1))
-}
-
-/// The caller's share of what is held together, where there is such a thing. An error where it has more than that already.
-fn take_share(
-    cell: &KeyedCounter,
-    keys: &Keys<'_>,
-    amount: u64,
-    room: Room,
-    now: Timestamp,
-) -> Result<Option<HeldShare>, ()> {
-    match &cell.shares {
-        Some(shares) if amount > 0 => shares.take(keys, amount, room, now).map(Some).ok_or(()),
-        _ => Ok(None),
-    }
-}
-
-/// A place among the calls at once, and how many were free before.
-fn occupy(calls: &AtomicU64, limit: &Limit) -> Result<(HeldPlace, u64), Denial> {
-    let more = |calls: u64| calls.checked_add(1).filter(|calls| *calls <= limit.amount);
-    let taken = calls.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
-    taken
-        .map(|before| (HeldPlace::Slot, limit.amount.saturating_sub(before)))
-        .map_err(|calls| refusal::too_many(limit, calls))
 }

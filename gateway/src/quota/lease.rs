@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 use tollgate_policy::limit::slices::keeper::SliceTerms;
-use tollgate_policy::limit::{Limit, StoreFailure, Usage};
+use tollgate_policy::limit::{Limit, StoreFailure, Unit, Usage};
 
 /// How long a call is refused at once after the store had nothing for the one before, in milliseconds.
 const DRY: u64 = 100;
@@ -71,6 +71,8 @@ pub(super) struct SliceLease {
     refill_at: AtomicU64,
     /// The largest amount that a call lacked since it was asked last.
     need: AtomicU64,
+    /// What all calls lacked since then.
+    needs: AtomicU64,
     asked: AtomicBool,
     dry_until: AtomicU64,
     answered: Notify,
@@ -215,6 +217,7 @@ impl SliceLease {
             others_spent: AtomicU64::new(0),
             refill_at: AtomicU64::new(u64::MAX),
             need: AtomicU64::new(0),
+            needs: AtomicU64::new(0),
             asked: AtomicBool::new(false),
             dry_until: AtomicU64::new(0),
             answered: Notify::new(),
@@ -227,7 +230,7 @@ impl SliceLease {
         let cap = if self.runs() {
             self.ceiling.load(Ordering::Relaxed).min(limit.amount)
         } else if self.goes_on_alone(limit) {
-            limit.amount / self.replicas.live()
+            (limit.amount / self.replicas.live()).max(u64::from(limit.unit == Unit::Concurrency))
         } else {
             0
         };
@@ -266,6 +269,7 @@ impl SliceLease {
     /// Notes that a call lacks so much.
     pub(super) fn lacks(&self, amount: u64) {
         self.need.fetch_max(amount, Ordering::Relaxed);
+        self.needs.fetch_add(amount, Ordering::Relaxed);
         self.doubts();
         self.replicas.lacked.fetch_add(1, Ordering::Relaxed);
     }
@@ -291,9 +295,9 @@ impl SliceLease {
         (self.asked.load(Ordering::Relaxed) && may_come).then_some(answered)
     }
 
-    /// What a call lacked, which is now told to the store.
-    pub(super) fn take_need(&self) -> u64 {
-        self.need.swap(0, Ordering::Relaxed)
+    /// The most that a call lacked and what all lacked, which is now told to the store.
+    pub(super) fn take_need(&self) -> (u64, u64) {
+        (self.need.swap(0, Ordering::Relaxed), self.needs.swap(0, Ordering::Relaxed))
     }
 
     /// To be called under the lock of the counter.

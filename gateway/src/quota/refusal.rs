@@ -77,10 +77,19 @@ pub(super) fn longer(one: Denial, other: Denial) -> Denial {
     if lasts(&other) > lasts(&one) { other } else { one }
 }
 
+/// As many calls are under way as this replica may have, which are all where nobody shares them.
 #[cold]
-pub(super) fn too_many(limit: &Limit, calls: u64) -> Denial {
+pub(super) fn no_place(cell: &KeyedCounter, limit: &Limit, calls: u64) -> Denial {
     let (id, amount) = (&limit.id, limit.amount);
-    let detail = format!("limit {id}: too many calls are under way at once: {calls} of {amount}");
+    let others = match &cell.lease {
+        Some(lease) if lease.is_lost(limit) => return without_store(limit),
+        Some(lease) if calls < amount => {
+            lease.lacks(1);
+            " in this replica, and others have the rest"
+        }
+        _ => "",
+    };
+    let detail = format!("limit {id}: too many calls are under way at once: {calls} of {amount}{others}");
     let state = LimitState::new(limit, Usage { spent: 0, held: calls }, 1);
     Denial::new(Reason::ConcurrencyLimited, detail).retry_after(SHORT_RETRY).by(state)
 }

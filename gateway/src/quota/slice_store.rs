@@ -61,6 +61,9 @@ pub(super) enum SliceStoreError {
     /// The primary is another one by now.
     #[error("{0} says that it is no primary")]
     NoPrimary(String),
+    /// Nodes of the cluster name each other.
+    #[error("its nodes do not agree whose its keys are: the last one has named {0}")]
+    Moved(String),
     /// No sentinel knows the primary.
     #[error("no sentinel knows a primary `{0}`")]
     Unknown(String),
@@ -155,12 +158,10 @@ impl SliceStore {
         asks: &[(PoolId, Ask)],
     ) -> Result<Synced, SliceStoreError> {
         let mut connection = self.connected().await?;
-        let prefix = &self.settings.prefix;
-        let memory = format!("{prefix}:{{{prefix}}}");
-        let mut call = self.script.key(&memory);
-        call.key(format!("{memory}:leases")).key(format!("{memory}:wanted"));
+        let mut call = self.script.key(self.settings.memory_key());
+        call.key(self.own_key("leases")).key(self.own_key("wanted"));
         for (pool, _) in asks {
-            call.key(format!("{memory}:{}:{}", pool.limit, pool.key));
+            call.key(self.pool_key(pool));
         }
         call.arg(&**turn.replica).arg(turn.process).arg(turn.number).arg(turn.lease);
         call.arg(turn.life.unwrap_or("-")).arg(turn.lapses);
@@ -174,6 +175,14 @@ impl SliceStore {
         self.acknowledged(&mut connection).await?;
         self.connection = Some(connection);
         answer::read(&answer, asks.len()).ok_or(SliceStoreError::Answer)
+    }
+
+    fn own_key(&self, name: &str) -> String {
+        format!("{}:{name}", self.settings.memory_key())
+    }
+
+    fn pool_key(&self, pool: &PoolId) -> String {
+        self.own_key(&format!("{}:{}", pool.limit, pool.key))
     }
 
     /// Waits until as many copies have what was said before as the settings ask for.

@@ -18,7 +18,7 @@ use super::counter::{CounterState, KeyedCounter, lock};
 use super::lease::{PoolId, Replicas, SliceLease};
 use super::ledger_voice::{LedgerVoice, Recall};
 use super::slice_store::{AskTurn, Dialable, SliceStore, SliceStoreError, StoreLife, Synced};
-use super::window_terms::{SKEW, window_terms};
+use super::window_terms::{SKEW, millis, window_terms};
 use crate::settings::RedisSettings;
 
 /// Between two tries to tell the store of replicas that are gone.
@@ -30,6 +30,8 @@ pub(crate) struct SliceSync {
     replicas: Arc<Replicas>,
     store: SliceStore,
     replica: ReplicaId,
+    /// How long a call may last.
+    longest_call: Duration,
     keeper: Keeper<PoolId, StoreLife>,
     /// The store has lost something, and is asking who has what.
     rebuilding: bool,
@@ -38,12 +40,13 @@ pub(crate) struct SliceSync {
 }
 
 impl SliceSync {
-    /// `replica` names the data directory: whoever takes it over has its share.
+    /// `replica` names the data directory: whoever takes it over has its share. Places of calls count for `longest_call` after the lease's end.
     pub(crate) fn new(
         (quota, replicas): (Arc<Quota>, Arc<Replicas>),
         settings: RedisSettings,
         dialable: Dialable,
         replica: &str,
+        longest_call: Duration,
     ) -> Self {
         let lease = replicas.lease();
         Self {
@@ -51,6 +54,7 @@ impl SliceSync {
             replicas,
             store: SliceStore::new(settings, dialable),
             replica: replica.into(),
+            longest_call,
             keeper: Keeper::new(process_number(), lease),
             rebuilding: false,
             recall: None,
@@ -147,18 +151,26 @@ impl SliceSync {
 
     /// What is told and asked of one count. Its slice is lowered to what is told.
     fn ask(&mut self, pool: &PoolId, now: u64) -> Ask {
-        let (quota, keeper, wall) = (&self.quota, &mut self.keeper, Timestamp::now());
+        let (quota, keeper, wall, longest_call) =
+            (&self.quota, &mut self.keeper, Timestamp::now(), self.longest_call);
         let asked = quota.look(pool, |limit, cell| {
-            let (CounterState::Counted(counter), LimitKind::Counted(window), Some(lease)) =
-                (&cell.state, &limit.kind, &cell.lease)
-            else {
-                return None;
+            let lease = cell.lease.as_ref()?;
+            let mut lowered = |seen| {
+                let ask = keeper.ask(pool, Some(seen), now);
+                lease.lower(ask.keep);
+                ask
             };
-            let mut counter = lock(counter);
-            let seen = seen((limit, window), &mut counter, lease, wall);
-            let ask = keeper.ask(pool, Some(seen), now);
-            lease.lower(ask.keep);
-            Some(ask)
+            match (&cell.state, &limit.kind) {
+                (CounterState::Counted(counter), LimitKind::Counted(window)) => {
+                    let mut counter = lock(counter);
+                    Some(lowered(seen((limit, window), &mut counter, lease, wall)))
+                }
+                (CounterState::Concurrent(calls), LimitKind::Concurrent) => {
+                    let calls = lock(calls);
+                    Some(lowered(places(limit, *calls, (lease, longest_call), wall)))
+                }
+                _ => None,
+            }
         });
         asked.unwrap_or_else(|| self.keeper.ask(pool, None, now))
     }
@@ -233,13 +245,34 @@ fn seen(
     lease: &SliceLease,
     wall: Timestamp,
 ) -> Seen {
-    let (resets_in, counts_for) = window_terms(window, wall);
+    let ((resets_in, counts_for), (lacking, lacking_together)) =
+        (window_terms(window, wall), lease.take_need());
     Seen {
         cap: limit.amount_at(wall),
         usage: counter.usage(window, wall),
         former: counter.used_before(window, SKEW, wall),
-        lacking: lease.take_need(),
+        lacking,
+        lacking_together,
         resets_in,
         counts_for,
+    }
+}
+
+/// A limit of calls at once: what is held when the lease ends may be held for as long as a call lasts.
+fn places(
+    limit: &Limit,
+    calls: u64,
+    (lease, longest_call): (&SliceLease, Duration),
+    wall: Timestamp,
+) -> Seen {
+    let (lacking, lacking_together) = lease.take_need();
+    Seen {
+        cap: limit.amount_at(wall),
+        usage: Usage { spent: 0, held: calls },
+        former: 0,
+        lacking,
+        lacking_together,
+        resets_in: 0,
+        counts_for: millis(longest_call),
     }
 }

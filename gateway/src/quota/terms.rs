@@ -19,6 +19,6 @@ impl<'a> HoldTerms<'a> {
 
     /// Whether it is too early to go past an amount: it may not be used up.
     pub(super) fn waits_for(self, denial: &Denial) -> bool {
-        self.can_wait && denial.reason == Reason::BudgetHeld
+        self.can_wait && matches!(denial.reason, Reason::BudgetHeld | Reason::ConcurrencyLimited)
     }
 }

@@ -14,12 +14,16 @@ use super::{schema, value};
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RedisSettings {
-    /// The server, as `host:port`. Of several the first that answers is used: name more than one only of one server, or of the sentinels.
+    /// The server, as `host:port`. Of several the first that answers is used: name more than one only of one server, of the
+    /// sentinels, or of the nodes of a cluster.
     #[schemars(with = "Vec<schema::HostPortText>", length(min = 1))]
     pub addresses: Vec<HostAndPort>,
     /// The name of the primary that the sentinels at `addresses` watch. Without it `addresses` are the server's own.
     #[serde(default)]
     pub sentinel: Option<String>,
+    /// Whether `addresses` are those of nodes of a Redis Cluster. All keys are on one of them, to which each other one leads.
+    #[serde(default)]
+    pub cluster: bool,
     /// Speak TLS. `{}` trusts the certificate authorities of the system.
     #[serde(default)]
     pub tls: Option<RedisTls>,
@@ -38,13 +42,14 @@ pub struct RedisSettings {
     #[serde(default = "lease")]
     #[schemars(extend("default" = "10s"))]
     pub lease: Interval,
-    /// How many copies of the primary have to have what it was told before it counts as answered. Without it 1 with `sentinel`, else 0.
+    /// How many copies of the primary have to have what it was told before it counts as answered. Without it 1 with `sentinel` or
+    /// `cluster`, else 0.
     #[serde(default)]
     #[schemars(range(max = 16))]
     pub acknowledged_by: Option<u32>,
     /// How long a call waits at most for the store, where this replica has nothing left. It may be `0s`.
     #[serde(default = "wait", deserialize_with = "value::pause")]
-    #[schemars(with = "schema::PauseText", extend("default" = "50ms"))]
+    #[schemars(with = "schema::PauseText", extend("default" = "250ms"))]
     pub wait: Duration,
 }
 
@@ -78,7 +83,7 @@ fn lease() -> Interval {
 }
 
 fn wait() -> Duration {
-    Duration::from_millis(50)
+    Duration::from_millis(250)
 }
 
 impl RedisSettings {
@@ -89,7 +94,12 @@ impl RedisSettings {
 
     /// How many copies have to acknowledge what the primary was told.
     pub(crate) fn copies(&self) -> u32 {
-        self.acknowledged_by.unwrap_or_else(|| u32::from(self.sentinel.is_some()))
+        self.acknowledged_by.unwrap_or_else(|| u32::from(self.sentinel.is_some() || self.cluster))
+    }
+
+    /// What the names of all keys begin with. A cluster keeps them on one node, as they have the tag in braces.
+    pub(crate) fn memory_key(&self) -> String {
+        format!("{0}:{{{0}}}", self.prefix)
     }
 
     /// Fields that are out of bounds, with what is wrong.
@@ -112,6 +122,11 @@ impl RedisSettings {
             "name the primary, or leave it out",
         );
         wrong(
+            self.cluster && self.sentinel.is_some(),
+            "redis.cluster",
+            "the nodes of a cluster watch each other: leave `sentinel` out",
+        );
+        wrong(
             self.username.is_some() && self.password_file.is_none(),
             "redis.username",
             "a user without a password proves nothing: name its `passwordFile`",
@@ -126,9 +141,9 @@ impl RedisSettings {
         );
         let has_authority = self.tls.as_ref().is_none_or(|tls| tls.ca_file.is_some());
         wrong(
-            self.sentinel.is_some() && self.password_file.is_some() && !has_authority,
+            (self.sentinel.is_some() || self.cluster) && self.password_file.is_some() && !has_authority,
             "redis.tls.caFile",
-            "a sentinel may name any server: with a password, name the authority that the primary's certificate is of",
+            "a sentinel or a node may name any server: with a password, name the authority that the primary's certificate is of",
         );
         wrong(!LEASE.contains(&self.lease.0), "redis.lease", "from 1s to 5m");
         wrong(self.copies() > MOST_COPIES, "redis.acknowledgedBy", "at most 16");
@@ -181,6 +196,8 @@ mod tests {
         for (more, copies) in [
             ("", 0),
             (r#", "sentinel": "main""#, 1),
+            (r#", "cluster": true"#, 1),
+            (r#", "cluster": true, "acknowledgedBy": 0"#, 0),
             (r#", "acknowledgedBy": 2"#, 2),
             (r#", "sentinel": "main", "acknowledgedBy": 0"#, 0),
         ] {
@@ -190,11 +207,18 @@ mod tests {
     }
 
     #[test]
-    fn what_a_sentinel_names_is_verified_by_an_authority_of_ones_own() {
+    fn what_a_sentinel_or_a_node_names_is_verified_by_an_authority_of_ones_own() {
+        let both = r#"{"addresses": ["a:1"], "sentinel": "main", "cluster": true}"#;
+        let wrong: Vec<_> = read(both).unwrap().problems().into_iter().map(|(field, _)| field).collect();
+        assert_eq!(wrong, ["redis.cluster"]);
+        for way in [r#""sentinel": "main""#, r#""cluster": true"#] {
+            authority_is_asked_for(way);
+        }
+    }
+
+    fn authority_is_asked_for(way: &str) {
         let with = |tls: &str| {
-            let text = format!(
-                r#"{{"addresses": ["sentinel:1"], "sentinel": "main", "passwordFile": "p", "tls": {tls}}}"#
-            );
+            let text = format!(r#"{{"addresses": ["a:1"], {way}, "passwordFile": "p", "tls": {tls}}}"#);
             read(&text).unwrap().problems().into_iter().map(|(field, _)| field).collect::<Vec<_>>()
         };
         assert_eq!(with("{}"), ["redis.tls.caFile"]);

@@ -179,7 +179,8 @@ pub(crate) struct LimitSpec {
     /// The time that the amount is for. Required except for `concurrency`.
     pub(crate) per: Option<Per>,
     /// Where [replicas share limits](../gateway/README.md#limits-of-many-replicas) and their store is gone for longer than the lease: `deny` lets
-    /// nothing through, `local` in each replica its even part of the amount. Without it `local` for requests, else `deny`.
+    /// nothing through, `local` in each replica its even part of the amount. Without it `local` for requests and
+    /// concurrency, else `deny`.
     pub(crate) on_store_failure: Option<StoreFailure>,
     /// For requests per second, minute or hour: how many may come at once. Without it a tenth of the amount, at least 1.
     #[schemars(range(min = 1))]

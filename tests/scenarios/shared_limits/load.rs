@@ -1,6 +1,7 @@
 //! Much load on one budget while each part of what it rests on fails in turn.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicUsize;
 
@@ -29,10 +30,24 @@ struct Tally {
     /// Something that the budget rests on fails, or did a short while ago.
     is_troubled: AtomicBool,
     refused_in_trouble: AtomicUsize,
-    /// For each refusal in good times: what nobody had spent or held.
-    free_at_refusal: Mutex<Vec<u64>>,
+    refused: Mutex<Vec<Refusal>>,
     broken: AtomicUsize,
     other: Mutex<Vec<String>>,
+}
+
+/// A refusal in good times.
+struct Refusal {
+    /// What nobody had spent or held.
+    free: u64,
+    /// How many calls were answered by then.
+    answered: usize,
+    reason: String,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} after {} with {} free", self.reason, self.answered, self.free)
+    }
 }
 
 impl Tally {
@@ -42,16 +57,19 @@ impl Tally {
 
     /// Nothing was overspent, and nobody was refused for nothing.
     fn judge(&self, billed: u64, amount: u64) {
-        let free = self.free_at_refusal.lock().unwrap().clone();
-        let most_free = free.iter().max().copied().unwrap_or(0);
+        let refused = self.refused.lock().unwrap();
+        let most_free = refused.iter().map(|refusal| refusal.free).max().unwrap_or(0);
+        let early: Vec<_> = refused.iter().filter(|refusal| refusal.free > HOLD * CALLS_OF_A_SLICE).collect();
         println!(
             "{} answered, {} of {amount} tokens billed; refused {} times in trouble, {} times in good times with at most {most_free} \
-             free; {} broken off",
+             free, {} times with more than a few calls' worth; {} broken off; {:?}",
             self.answered(),
             billed,
             self.refused_in_trouble.load(Ordering::SeqCst),
-            free.len(),
+            refused.len(),
+            early.len(),
             self.broken.load(Ordering::SeqCst),
+            early.iter().step_by(early.len() / 40 + 1).map(ToString::to_string).collect::<Vec<_>>(),
         );
         assert!(self.other.lock().unwrap().is_empty(), "{:?}", self.other.lock().unwrap());
         assert!(billed <= amount, "overspent by {}", billed - amount);
@@ -85,7 +103,16 @@ async fn fail(replicas: &mut Replicas<Sentinels>, fails: Fails) {
             replicas.redis.servers[primary].kill();
             replicas.redis.servers[primary].restart().await;
         }
-        Fails::Primary => replicas.redis.fail_over().await,
+        Fails::Primary => {
+            replicas.redis.fail_over().await;
+            // Until it has a copy nobody acknowledges anything, and nothing is granted.
+            let primary = replicas.redis.primary();
+            eventually("the new primary has a copy", || {
+                let copies = replicas.redis.servers[primary].ask(&["INFO", "replication"]);
+                copies.contains("connected_slaves:1") && copies.contains("state=online")
+            })
+            .await;
+        }
         Fails::Network => {
             run("nft add table inet cut");
             run("nft add chain inet cut out { type filter hook output priority 0 ; }");
@@ -126,8 +153,10 @@ async fn caller(client: Client, tally: Arc<Tally>, billed: Arc<AtomicU64>, amoun
                     } else {
                         let taken = billed.load(Ordering::SeqCst) + under_way * HOLD;
                         let free = amount.saturating_sub(taken);
-                        tally.free_at_refusal.lock().unwrap().push(free);
-                        if reason == "budget_exhausted" {
+                        let is_over = reason == "budget_exhausted";
+                        let (answered, reason) = (tally.answered(), reason.to_owned());
+                        tally.refused.lock().unwrap().push(Refusal { free, answered, reason });
+                        if is_over {
                             return;
                         }
                     }

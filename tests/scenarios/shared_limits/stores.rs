@@ -3,6 +3,7 @@
 use nix::sys::signal::Signal;
 use tollgate_tests::Authority;
 use tollgate_tests::process::free_port;
+use tollgate_tests::redis_cluster::RedisCluster;
 use tollgate_tests::resources::document;
 use tollgate_tests::sentinel::{PRIMARY, Sentinels};
 
@@ -109,6 +110,39 @@ async fn a_copy_that_becomes_the_primary_without_the_last_writes_grants_nothing_
     println!("billed {billed} of {AMOUNT} with a failover that lost writes: {answers:?}");
     assert!(billed <= AMOUNT, "overspent by {}", billed - AMOUNT);
     assert!(AMOUNT - billed < 6_000, "{} stranded", AMOUNT - billed);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_nodes_of_a_cluster_lead_to_whichever_has_the_counts_also_after_failovers() {
+    needs!(Redis::installed());
+    const AMOUNT: u64 = 1_500_000;
+    let plan = Plan::openai(&format!("{CHAT_ONLY}  limits: [{{tokens: {AMOUNT}, per: day}}]\n"));
+    let cluster = RedisCluster::start(&plan.sandbox).await;
+    let (way, password) =
+        (format!("addresses: [{}], cluster: true", cluster.addresses()), cluster.password().to_owned());
+    let cost = |call: u64| 500 + call * 7919 % 3000;
+    let mut replicas = Replicas::with(plan, cluster, (&way, &password), &vec![String::new(); 2], cost).await;
+    replicas.granting().await;
+    let (answers, stop) = (Arc::new(Answers::default()), Arc::new(AtomicBool::new(false)));
+    let callers: Vec<_> = (0..12)
+        .map(|n| tokio::spawn(insist(replicas.client(n % 2), answers.clone(), stop.clone())))
+        .collect();
+    let billed = |replicas: &Replicas<RedisCluster>| replicas.billed.load(Ordering::SeqCst);
+    eventually("a fifth is spent", || billed(&replicas) > AMOUNT / 5).await;
+    let before = replicas.redis.owner();
+    replicas.redis.fail_over().await;
+    let paid = billed(&replicas);
+    eventually("it goes on with the copy", || billed(&replicas) > paid.max(AMOUNT / 2)).await;
+    assert_ne!(replicas.redis.owner(), before);
+    replicas.redis.lose_owner().await;
+    for caller in callers {
+        caller.await.expect("a caller");
+    }
+    let billed = billed(&replicas);
+    println!("billed {billed} of {AMOUNT} with a cluster that failed over twice: {answers:?}");
+    assert!(billed <= AMOUNT, "overspent by {}", billed - AMOUNT);
+    assert!(AMOUNT - billed < 6_000, "{} stranded", AMOUNT - billed);
+    replicas.plan.sandbox.assert_swept();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,4 +1,4 @@
-//! The connection to the server, or to the primary that sentinels name.
+//! The connection to the server, to the primary that sentinels name, or to the node of a cluster that has the keys.
 //!
 //! **Invariant:** whatever is dialled is at an address that the dial rules allow. The password goes to the server alone, and without TLS to a
 //! loopback address alone, whoever has named it.
@@ -18,6 +18,9 @@ use zeroize::Zeroizing;
 use super::{Dialable, PATIENCE, SliceStoreError};
 use crate::settings::{HostAndPort, RedisSettings};
 
+/// From how many nodes of a cluster it goes on to another: each knows who has which keys, unless that is about to change.
+const HOPS: usize = 3;
+
 /// How a connection is opened.
 struct Dialer<'a> {
     settings: &'a RedisSettings,
@@ -25,7 +28,8 @@ struct Dialer<'a> {
     certificates: Option<TlsCertificates>,
 }
 
-/// Connects to the first server that answers, or to the primary of the first sentinel that knows it.
+/// Connects to the first server that answers, or to the primary of the first sentinel, or the owner of the keys by the first node, that
+/// knows it.
 pub(super) async fn connect(
     settings: &RedisSettings,
     dialable: &Dialable,
@@ -43,6 +47,7 @@ pub(super) async fn connect(
     for address in &settings.addresses {
         let connected = match &settings.sentinel {
             Some(name) => dialer.primary(address, name).await,
+            None if settings.cluster => dialer.owner(address).await,
             None => dialer.server(address).await,
         };
         match connected {
@@ -73,6 +78,20 @@ impl Dialer<'_> {
             Some(Ok(role)) if role == "master" => Ok(connection),
             _ => Err(SliceStoreError::NoPrimary(format!("{}:{}", address.host, address.port))),
         }
+    }
+
+    /// The node that has the keys, which this one or those that it names lead to.
+    async fn owner(&self, node: &HostAndPort) -> Result<MultiplexedConnection, SliceStoreError> {
+        let mut node = node.clone();
+        for _ in 0..=HOPS {
+            let mut connection = self.server(&node).await?;
+            let mut asked = redis::cmd("PEXPIRETIME");
+            asked.arg(self.settings.memory_key());
+            // A copy leads to its primary too.
+            let Err(error) = asked.query_async::<i64>(&mut connection).await else { return Ok(connection) };
+            node = moved(&error, &node).ok_or(error)?;
+        }
+        Err(SliceStoreError::Moved(format!("{}:{}", node.host, node.port)))
     }
 
     /// A server, logged in to, that forgets nothing by itself.
@@ -126,6 +145,16 @@ impl Dialer<'_> {
             Err(_) => Err(RedisError::from(std::io::Error::from(std::io::ErrorKind::TimedOut)).into()),
         }
     }
+}
+
+/// The node that `asked` has named instead of an answer. One without a host is at the same as itself.
+fn moved(error: &RedisError, asked: &HostAndPort) -> Option<HostAndPort> {
+    if error.code() != Some("MOVED") {
+        return None;
+    }
+    let (host, port) = error.redirect_node()?.0.rsplit_once(':')?;
+    let host = if host.is_empty() { &asked.host } else { host };
+    Some(HostAndPort { host: host.to_owned(), port: port.parse().ok()? })
 }
 
 /// Resolves names as the system does, and leaves out what may not be dialled.

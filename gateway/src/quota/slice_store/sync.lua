@@ -185,8 +185,8 @@ for count = 4, #KEYS do
   end
   local wanted_until = tonumber(redis.call('ZSCORE', wanted_counts, name) or '0')
   local wanted, more = wanted_until > now, 0
-  if grants and need <= free then
-    more = wanted and need or math.max(need, math.min(want, math.floor(free / (2 * sharers))))
+  if grants and need <= free and (need > 0 or not wanted) then
+    more = math.max(need, math.min(want, math.floor(free / (2 * sharers))))
   end
   if kept + more > 0 then
     local resets_at = resets_in > 0 and now + resets_in or 0

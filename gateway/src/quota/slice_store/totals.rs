@@ -42,7 +42,7 @@ impl SliceStore {
         for pools in pools.chunks(AT_ONCE) {
             let mut pipe = redis::pipe();
             for pool in pools {
-                pipe.hgetall(self.own_key(&format!("{}:{}", pool.limit, pool.key)));
+                pipe.hgetall(self.pool_key(pool));
             }
             let shares: Vec<Vec<(String, String)>> = pipe.query_async(&mut connection).await?;
             let mut gone = Vec::new();
@@ -58,11 +58,6 @@ impl SliceStore {
         }
         self.connection = Some(connection);
         Ok(spent)
-    }
-
-    pub(super) fn own_key(&self, name: &str) -> String {
-        let prefix = &self.settings.prefix;
-        format!("{prefix}:{{{prefix}}}:{name}")
     }
 }
 

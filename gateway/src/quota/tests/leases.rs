@@ -57,7 +57,7 @@ fn a_count_that_nothing_is_leased_of_asks_for_what_the_call_needs() {
     assert_eq!(world.refusal(WEB, demand(40, 0)).reason, Reason::BudgetHeld);
     let asks = replicas.take_asks();
     assert_eq!(asks.iter().map(|ask| &*ask.limit).collect::<Vec<_>>(), ["grant/test/tokens/day/shared"]);
-    let need = world.quota.look(&asks[0], |_, cell| cell.lease.as_ref().map(|lease| lease.take_need()));
+    let need = world.quota.look(&asks[0], |_, cell| cell.lease.as_ref().map(|lease| lease.take_need().0));
     assert_eq!(need, Some(40));
 }
 
@@ -140,4 +140,49 @@ fn an_amount_is_gone_past_only_once_no_other_replica_has_given_what_is_lacking()
     replicas.extend(u64::MAX);
     agree(&world, terms(100, 990));
     assert!(take(true).is_ok(), "it is used up, whoever is asked");
+}
+
+#[test]
+fn places_are_taken_of_a_slice_and_the_refusal_asks_for_another() {
+    let (world, replicas) = leased(concurrency(10), Some(terms(2, 0)));
+    let first = world.hold(WEB, demand(0, 0)).unwrap();
+    assert!(replicas.take_asks().is_empty(), "half of the slice is left");
+    let _second = world.hold(WEB, demand(0, 0)).unwrap();
+    assert_eq!(replicas.take_asks().len(), 1, "more is asked for ahead of time");
+    let refused = world.refusal(WEB, demand(0, 0));
+    assert_eq!((refused.reason, replicas.status().lacked), (Reason::ConcurrencyLimited, 1));
+    assert!(refused.detail.contains("2 of 10 in this replica, and others have the rest"), "{refused}");
+    let headers = first.rate_headers(now()).unwrap().limit;
+    assert!(headers.to_str().unwrap().contains(";r=8"), "{headers:?}");
+    first.release();
+    let _third = world.hold(WEB, demand(0, 0)).unwrap();
+    agree(&world, terms(3, 0));
+    let _fourth = world.hold(WEB, demand(0, 0)).unwrap();
+    replicas.extend(0);
+    assert_eq!(
+        world.refusal(WEB, demand(0, 0)).reason,
+        Reason::ConcurrencyLimited,
+        "the store answers, and will"
+    );
+    replicas.set_up(false);
+    replicas.hear(2);
+    let alone: Vec<_> = (0..10).map_while(|_| world.hold(WEB, demand(0, 0)).ok()).collect();
+    assert_eq!(alone.len(), 2, "an even part of ten is five, and three are held");
+    let denying = Limit { store_failure: StoreFailure::Deny, ..concurrency(10) };
+    let (world, replicas) = leased(denying, Some(terms(10, 0)));
+    replicas.extend(0);
+    replicas.set_up(false);
+    assert_eq!(world.refusal(WEB, demand(0, 0)).reason, Reason::LimitsUnavailable);
+}
+
+#[test]
+fn a_place_goes_past_a_budget_only_once_no_other_replica_has_given_one() {
+    let (world, _replicas) = leased(Limit { on_exhausted: OnExhausted::Flag, ..concurrency(10) }, None);
+    let id: Identity = WEB.parse().unwrap();
+    let take = |can_wait| {
+        let asked = HoldTerms { model: None, can_wait };
+        Hold::take(&world.plan, (&Keys::of(&id), asked), &demand(0, 0), now())
+    };
+    assert_eq!(take(true).unwrap_err().reason, Reason::ConcurrencyLimited, "it may be had elsewhere");
+    assert!(take(false).is_ok());
 }

@@ -14,6 +14,8 @@ use crate::limit::Usage;
 /// How soon an unused slice hears that another wants it, in milliseconds: two looks fit into the second after which a refused call is
 /// tried again.
 const LOOK: u64 = 400;
+/// The same while another does want one of which something is unused here, or is held and may be given back.
+const LOOK_SOON: u64 = 100;
 /// After so many milliseconds without use a slice is given back.
 const IDLE: u64 = 5_000;
 /// Counts in one batch.
@@ -24,6 +26,10 @@ const SHORTEST_PAUSE: u64 = 20;
 const LONGEST_PAUSE: u64 = 1_000;
 /// A slice is for so many calls like the last that found too little, at least.
 const FIRST_CALLS: u64 = 8;
+/// Half a slice lasts so long at least, in milliseconds: the store may answer late.
+const LASTS: u64 = 1_000;
+/// A first slice is for one in so many parts of an even share of what is free: calls may come faster than the store answers.
+const FIRST_PART: u64 = 16;
 /// So often a share is told although it has not changed, in milliseconds: the store forgets what nobody has spoken of for twice as long.
 const TELL_EVERY: u64 = 86_400_000;
 
@@ -41,7 +47,7 @@ pub struct Keeper<K, L> {
     telling: u64,
     /// Counts that were not told in it.
     untold: usize,
-    /// Counts of which something is unused.
+    /// Counts of which something is unused, or is held and may be soon.
     spares: usize,
     renew_at: u64,
     sweep_at: u64,
@@ -51,6 +57,8 @@ pub struct Keeper<K, L> {
     is_leaving: bool,
     /// The store is still asking who has what.
     is_rebuilding: bool,
+    /// How many replicas there are, this one included.
+    live: u64,
 }
 
 #[derive(Debug, Default)]
@@ -63,9 +71,14 @@ struct Kept {
     target: u64,
     /// The least of that.
     least: u64,
-    /// What a call lacked that was not answered yet.
+    /// The most that a call lacked that was not answered yet.
     lacking: u64,
+    /// What all such calls lacked.
+    lacking_together: u64,
+    /// What others have, as the store said last.
+    taken: u64,
     used: u64,
+    held: u64,
     used_at: u64,
     granted_at: u64,
     is_asked: bool,
@@ -84,6 +97,8 @@ pub struct Seen {
     pub former: u64,
     /// The largest amount that a call lacked since it was looked at last.
     pub lacking: u64,
+    /// What all calls lacked since then.
+    pub lacking_together: u64,
     /// As in [`Ask::resets_in`].
     pub resets_in: u64,
     /// As in [`Ask::counts_for`].
@@ -144,6 +159,7 @@ impl<K: Clone + Ord, L: Clone + PartialEq> Keeper<K, L> {
             is_restored: false,
             is_leaving: false,
             is_rebuilding: false,
+            live: 1,
         }
     }
 
@@ -270,13 +286,14 @@ impl<K: Clone + Ord, L: Clone + PartialEq> Keeper<K, L> {
     /// What a batch tells and asks of one count. To be called while nobody can hold any of it, who from then on is held to what is kept.
     /// `None`: nobody counts there any more.
     pub fn ask(&mut self, pool: &K, seen: Option<Seen>, now: u64) -> Ask {
-        let (telling, leaving) = (self.telling, self.is_leaving);
+        let (telling, leaving, live) = (self.telling, self.is_leaving, self.live);
         let runs = self.tenure.runs(now);
         let Some(entry) = self.entries.get_mut(pool) else { return Ask::default() };
         let seen = seen.unwrap_or_default();
         let used = entry.look(seen.usage, now);
         entry.lacking = entry.lacking.max(seen.lacking);
-        entry.want(seen.cap, now);
+        entry.lacking_together = entry.lacking_together.max(seen.lacking_together).max(entry.lacking);
+        entry.want(seen.cap, live, now);
         let is_idle = leaving || entry.is_idle(now);
         let spare = match () {
             () if is_idle => 0,
@@ -294,19 +311,19 @@ impl<K: Clone + Ord, L: Clone + PartialEq> Keeper<K, L> {
             keep,
             spent: seen.usage.spent,
             need: if leaving { 0 } else { entry.lacking.saturating_sub(kept) },
-            want: if asks { entry.target.saturating_sub(kept) } else { 0 },
+            want: if asks { entry.wants(now).saturating_sub(kept) } else { 0 },
             resets_in: seen.resets_in,
             counts_for: seen.counts_for,
             known,
         };
-        self.note_spare(pool, kept > 0);
+        self.note_spare(pool, kept > 0 || seen.usage.held > 0);
         ask
     }
 
     /// Takes what the store has said to a batch as a whole; before what it says of each count.
     pub fn answered(&mut self, batch: &Batch<K, L>, standing: &Standing<L>, now: u64) -> Displaced {
         self.pause = 0;
-        self.is_rebuilding = standing.rebuilding;
+        (self.is_rebuilding, self.live) = (standing.rebuilding, standing.live.max(1));
         let displaced = self.tenure.take(standing, batch.asked, self.lease);
         match displaced {
             Displaced::Everything => {
@@ -341,9 +358,11 @@ impl<K: Clone + Ord, L: Clone + PartialEq> Keeper<K, L> {
         }
         (entry.told_in, entry.told_spent, entry.told_at) = (batch.telling, ask.spent, now);
         let more = grant.more;
+        entry.taken = grant.others.values().fold(0, |sum, share| sum.saturating_add(share.ceiling));
         entry.slice.take(grant, rebuilding, now);
         let asked = std::mem::take(&mut entry.is_asked);
         let lacked = std::mem::take(&mut entry.lacking) > 0;
+        entry.lacking_together = 0;
         let ceiling = entry.slice.ceiling();
         let spare = ceiling.saturating_sub(entry.used);
         let refill_at = match () {
@@ -356,8 +375,9 @@ impl<K: Clone + Ord, L: Clone + PartialEq> Keeper<K, L> {
         }
         let is_dry = ask.need > more || ((asked || lacked) && ask.want > 0 && more == 0);
         let terms = SliceTerms { ceiling, others_spent: entry.slice.others_spent(), refill_at, is_dry };
-        self.note_spare(pool, spare > 0);
-        if spare > 0 {
+        let may_have_some = spare > 0 || entry.held > 0;
+        self.note_spare(pool, may_have_some);
+        if may_have_some {
             self.renew_at = self.renew_at.min(now.saturating_add(LOOK.min(self.lease / 3)));
         }
         Some(terms)
@@ -368,8 +388,13 @@ impl<K: Clone + Ord, L: Clone + PartialEq> Keeper<K, L> {
         let Some(entry) = self.entries.get_mut(pool) else { return };
         entry.slice.want(now);
         let used = entry.look(usage, now);
-        if entry.spare(used) > 0 && !std::mem::replace(&mut entry.is_queued, true) {
+        let has_spare = entry.spare(used) > 0;
+        if has_spare && !std::mem::replace(&mut entry.is_queued, true) {
             self.due.push_back(pool.clone());
+        }
+        // What is held is given back too once its call has used less.
+        if has_spare || usage.held > 0 {
+            self.renew_at = self.renew_at.min(now.saturating_add(LOOK_SOON.min(self.lease / 3)));
         }
     }
 
@@ -435,6 +460,7 @@ impl Kept {
     /// Notes what is used, and returns it.
     fn look(&mut self, usage: Usage, now: u64) -> u64 {
         let used = usage.spent.saturating_add(usage.held);
+        self.held = usage.held;
         if used != self.used || self.is_asked {
             (self.used, self.used_at) = (used, now);
         }
@@ -458,16 +484,24 @@ impl Kept {
         usage.spent != self.told_spent || (spare > 0 && is_too_much) || is_old
     }
 
-    /// How much there should be: twice as much where a call asked again soon after a grant. A few calls like the last that lacked something
-    /// find room.
-    fn want(&mut self, cap: u64, now: u64) {
+    /// How much there should be: a part of what is free, and twice as much where a call asked again soon after a grant. A few calls like the
+    /// last that lacked something find room, and so much is left to each other.
+    fn want(&mut self, cap: u64, live: u64, now: u64) {
         if self.lacking > 0 {
             self.least = self.lacking.saturating_mul(FIRST_CALLS);
         }
-        if self.is_asked && self.granted_at > 0 && now.saturating_sub(self.granted_at) < LOOK {
-            self.target = self.target.saturating_mul(2);
+        let share = cap.saturating_sub(self.taken).saturating_sub(self.used) / live;
+        if self.is_asked {
+            let is_soon = self.granted_at > 0 && now.saturating_sub(self.granted_at) < LASTS;
+            let grown = self.target.saturating_mul(if is_soon { 2 } else { 1 });
+            self.target = grown.max(share / FIRST_PART);
         }
-        self.target = self.target.max(self.least).min(cap);
+        self.target = self.target.min(share / 2).max(self.least).min(cap);
+    }
+
+    /// How much is to be unused after the store has granted it: while others find too little, no more than calls wait for.
+    fn wants(&self, now: u64) -> u64 {
+        if self.slice.is_wanted(now) { self.lacking_together } else { self.target.max(self.lacking_together) }
     }
 }
 

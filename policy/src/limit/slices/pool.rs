@@ -37,8 +37,8 @@ impl Pool {
     /// Takes down what a process keeps, and grants it more where there is some.
     ///
     /// A grant leaves at least as much as it takes to each replica that is there, so slices shrink towards the end. It is at least what one
-    /// call needs, if that is left, and no more than that while another found nothing. While the share of a process before counts, it is
-    /// nothing: that one may still spend it.
+    /// call needs, if that is left. While another found nothing, who needs nothing gets nothing. While the share of a process before counts,
+    /// it is nothing: that one may still spend it.
     pub fn sync(
         &mut self,
         memory: &Memory,
@@ -65,10 +65,10 @@ impl Pool {
             self.wanted_until = now.saturating_add(WANTED_FOR);
         }
         let wanted = self.is_wanted(now);
-        let more = match (granting && ask.need <= free, wanted) {
-            (true, true) => ask.need,
-            (true, false) => ask.need.max(ask.want.min(free / (2 * sharers))),
-            (false, _) => 0,
+        let more = match () {
+            () if !granting || ask.need > free => 0,
+            () if wanted && ask.need == 0 => 0,
+            () => ask.need.max(ask.want.min(free / (2 * sharers))),
         };
         let others = self.shares.clone();
         let ceiling = ask.keep.saturating_add(more);

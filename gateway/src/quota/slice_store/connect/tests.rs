@@ -75,16 +75,43 @@ async fn server(ip: &str, role: &'static str) -> Fake {
     .await
 }
 
+/// A node of a cluster that says whose the keys are; `None`: its own.
+async fn node(ip: &str, owner: Option<String>) -> Fake {
+    Fake::start(ip, move |command| match (command.split(' ').next(), &owner) {
+        (Some("INFO"), _) => bulk("maxmemory:0"),
+        (Some("PEXPIRETIME"), Some(owner)) => format!("-MOVED 42 {owner}\r\n"),
+        (Some("PEXPIRETIME"), None) => ":-2\r\n".to_owned(),
+        _ => "+OK\r\n".to_owned(),
+    })
+    .await
+}
+
 /// Connects by this sentinel, with a password.
 async fn by(
     sentinel: &Fake,
     dialable: impl Fn(IpAddr) -> bool + Send + Sync + 'static,
 ) -> Result<(), String> {
+    by_way(sentinel, r#""sentinel": "main""#, dialable).await
+}
+
+/// Connects by this node of a cluster, with a password.
+async fn by_node(
+    node: &Fake,
+    dialable: impl Fn(IpAddr) -> bool + Send + Sync + 'static,
+) -> Result<(), String> {
+    by_way(node, r#""cluster": true"#, dialable).await
+}
+
+async fn by_way(
+    first: &Fake,
+    way: &str,
+    dialable: impl Fn(IpAddr) -> bool + Send + Sync + 'static,
+) -> Result<(), String> {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), "canary-password\n").unwrap();
     let text = format!(
-        r#"{{"addresses": ["127.0.0.1:{}"], "sentinel": "main", "passwordFile": "{}"}}"#,
-        sentinel.port,
+        r#"{{"addresses": ["127.0.0.1:{}"], {way}, "passwordFile": "{}"}}"#,
+        first.port,
         file.path().display()
     );
     let settings: RedisSettings = serde_json::from_str(&text).unwrap();
@@ -130,4 +157,54 @@ async fn who_is_no_primary_any_more_is_not_used() {
     .await;
     let error = by(&none, |_| true).await.unwrap_err();
     assert!(error.contains("no sentinel knows a primary `main`"), "{error}");
+}
+
+#[tokio::test]
+async fn nodes_of_a_cluster_lead_to_the_one_that_has_the_keys() {
+    let owner = node("127.0.0.1", None).await;
+    let between = node("127.0.0.1", Some(format!(":{}", owner.port))).await;
+    let first = node("127.0.0.1", Some(format!("127.0.0.1:{}", between.port))).await;
+    by_node(&first, |ip| ip.is_loopback()).await.unwrap();
+    assert!(owner.heard("AUTH canary-password") && owner.heard("PEXPIRETIME tollgate:{tollgate}"));
+    by_node(&owner, |ip| ip.is_loopback()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_node_leads_to_no_address_that_the_dial_rules_refuse_nor_takes_a_password_there() {
+    let owner = node("127.0.0.2", None).await;
+    let first = node("127.0.0.1", Some(format!("127.0.0.2:{}", owner.port))).await;
+    let error = by_node(&first, |ip| ip == IpAddr::from([127, 0, 0, 1])).await.unwrap_err();
+    assert!(error.contains("127.0.0.2, which `egress.privateRanges` does not list"), "{error}");
+    assert!(owner.heard.lock().unwrap().is_empty(), "nothing was dialled");
+    let first = node("127.0.0.1", Some("192.0.2.1:6379".to_owned())).await;
+    let error = by_node(&first, |_| true).await.unwrap_err();
+    assert!(error.contains("192.0.2.1: without `limits.redis.tls` the password"), "{error}");
+}
+
+#[tokio::test]
+async fn nodes_that_name_each_other_are_left_after_a_few() {
+    // It names itself.
+    let first = node("127.0.0.1", Some(String::from(":"))).await;
+    let error = by_node(&first, |_| true).await.unwrap_err();
+    assert!(error.contains("MOVED") || error.contains("Moved"), "no port: {error}");
+    let listener = Arc::new(Mutex::new(0_u16));
+    let port = Arc::clone(&listener);
+    let around = Fake::start("127.0.0.1", move |command| match command.split(' ').next() {
+        Some("INFO") => bulk("maxmemory:0"),
+        Some("PEXPIRETIME") => format!("-MOVED 42 127.0.0.1:{}\r\n", port.lock().unwrap()),
+        _ => "+OK\r\n".to_owned(),
+    })
+    .await;
+    *listener.lock().unwrap() = around.port;
+    let error = by_node(&around, |_| true).await.unwrap_err();
+    assert!(error.contains("do not agree"), "{error}");
+    let asked = around.heard.lock().unwrap().iter().filter(|command| command.contains("PEXPIRETIME")).count();
+    assert_eq!(asked, 4);
+    let down = Fake::start("127.0.0.1", |command| match command.split(' ').next() {
+        Some("INFO") => bulk("maxmemory:0"),
+        Some("PEXPIRETIME") => "-CLUSTERDOWN Hash slot not served\r\n".to_owned(),
+        _ => "+OK\r\n".to_owned(),
+    })
+    .await;
+    assert!(by_node(&down, |_| true).await.unwrap_err().to_lowercase().contains("not served"));
 }

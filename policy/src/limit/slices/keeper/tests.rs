@@ -35,7 +35,15 @@ impl World {
 
     fn seen(&self, pool: u64, lacking: u64) -> Option<Seen> {
         let usage = self.usages.get(&pool).copied()?;
-        Some(Seen { cap: CAP, usage, former: self.former, lacking, resets_in: 0, counts_for: 60_000 })
+        Some(Seen {
+            cap: CAP,
+            usage,
+            former: self.former,
+            lacking,
+            lacking_together: lacking,
+            resets_in: 0,
+            counts_for: 60_000,
+        })
     }
 
     /// Sends what is to be sent now.
@@ -173,18 +181,65 @@ fn more_is_wanted_only_where_calls_ask_again_soon() {
     world.spend(1, 0);
     world.keeper.asked(1);
     world.look(2, now);
-    let target = world.keeper.entries[&1].target;
-    assert_eq!(target, 16);
+    let first = CAP / FIRST_PART;
+    assert_eq!(world.keeper.entries[&1].target, first);
     world.keeper.asked(1);
     world.look(0, now + 100);
-    assert_eq!(world.keeper.entries[&1].target, 32);
+    assert_eq!(world.keeper.entries[&1].target, 2 * first);
     // What is told without a call grows by nothing.
     for turn in 1..20 {
         world.spend(1, turn);
         world.keeper.wanted(&1, world.usages[&1], now + 100);
         world.look(0, now + 100 + turn);
     }
-    assert!(world.keeper.entries[&1].target <= 32);
+    assert!(world.keeper.entries[&1].target <= 2 * first);
+}
+
+#[test]
+fn a_first_slice_is_a_part_of_what_is_free_and_near_the_end_for_a_few_calls() {
+    let (mut world, now) = World::granting();
+    for (spent, slice) in
+        [(0, CAP / FIRST_PART), (520, 480 / FIRST_PART), (800, 200 / FIRST_PART), (990, FIRST_CALLS)]
+    {
+        let mut entry = Kept { lacking: 1, used: spent, is_asked: true, ..Kept::default() };
+        entry.want(CAP, 1, now);
+        assert_eq!(entry.target, slice, "{spent} are spent");
+        let mut of_many = Kept { lacking: 1, taken: spent, is_asked: true, ..Kept::default() };
+        of_many.want(CAP, 10, now);
+        assert_eq!(of_many.target, FIRST_CALLS.max(slice / 10), "{spent} are with others");
+    }
+    world.spend(1, 0);
+    world.keeper.asked(1);
+    world.look(1, now);
+    assert_eq!(world.ceiling(1), CAP / FIRST_PART);
+}
+
+#[test]
+fn while_others_want_some_no_more_is_asked_for_than_calls_wait_for() {
+    let (mut world, now) = World::granting();
+    world.spend(1, 0);
+    world.keeper.asked(1);
+    world.look(1, now);
+    world.keeper.wanted(&1, Usage::default(), now);
+    world.keeper.asked(1);
+    let batch = world.keeper.batch(now).expect("it is asked");
+    let seen = Seen { cap: CAP, lacking: 2, lacking_together: 5, ..Seen::default() };
+    let ask = world.keeper.ask(&1, Some(seen), now);
+    assert_eq!((batch.pools.len(), ask.keep, ask.need, ask.want), (1, 0, 2, 5));
+}
+
+#[test]
+fn what_another_wants_is_looked_for_again_soon_also_where_it_is_only_held() {
+    let (mut world, now) = World::granting();
+    let usage = Usage { spent: 0, held: 10 };
+    world.usages.insert(1, usage);
+    world.keeper.asked(1);
+    world.look(0, now);
+    world.keeper.wanted(&1, usage, now);
+    world.look(0, now);
+    assert_eq!(world.ceiling(1), 10);
+    world.keeper.wanted(&1, usage, now);
+    assert_eq!(world.keeper.pause(now), LOOK_SOON);
 }
 
 #[test]
