@@ -40,6 +40,8 @@ pub(crate) struct BudgetListing {
     pub(crate) percent: Option<f64>,
     /// What will be spent when the window ends, if it goes on as it did so far; absent where no window ends.
     pub(crate) forecast: Option<u64>,
+    /// Since when what is spent counts.
+    pub(crate) since: Option<Timestamp>,
     /// When the window begins anew.
     pub(crate) resets: Option<Timestamp>,
     /// When the last raise ends that is in force.
@@ -61,6 +63,7 @@ pub(crate) fn of(policy: &Policy, usage: Option<&[LimitUsage]>, now: Timestamp) 
                 limit: limit.id.to_string(),
                 unit: quota_unit(limit.unit).to_owned(),
                 amount: limit.amount_at(now),
+                since: window(limit).and_then(|window| since(window, now)),
                 resets: window(limit).and_then(|window| window.resets(now)),
                 raised_until: raised_until(limit, now),
                 ..BudgetListing::default()
@@ -98,6 +101,13 @@ const fn window(limit: &Limit) -> Option<&Window> {
     match &limit.kind {
         LimitKind::Counted(window) => Some(window),
         LimitKind::Gcra { .. } | LimitKind::Concurrent => None,
+    }
+}
+
+fn since(window: &Window, now: Timestamp) -> Option<Timestamp> {
+    match window {
+        Window::Rolling { length, .. } => now.checked_sub(*length).ok(),
+        Window::Calendar { .. } => window.begun(now),
     }
 }
 

@@ -38,7 +38,7 @@ mod min_rate;
 mod otlp;
 mod peer_scope;
 mod preflight;
-mod quota;
+pub mod quota;
 mod reply;
 mod report;
 mod request;

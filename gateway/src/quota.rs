@@ -19,12 +19,12 @@ use tollgate_policy::denial::Denial;
 use tollgate_policy::limit::{Limit, Owner, Unit};
 use tollgate_policy::map::Map;
 use tollgate_policy::policy::{Grant, Policy};
-use tollgate_policy::price::NanoUsd;
 
 use crate::ledger::Charge;
 
 mod alert_claims;
 mod counter;
+mod demand;
 mod first_look;
 mod hold;
 mod key;
@@ -45,6 +45,7 @@ mod window_terms;
 mod tests;
 
 pub(crate) use alert_claims::{AlertClaims, CLAIM};
+pub use demand::{Demand, TokenDemand};
 pub use hold::{Allowance, Hold};
 pub(crate) use lease::{ReplicaStatus, Replicas};
 pub(crate) use ledger_voice::{LedgerVoice, ShareSettler};
@@ -60,21 +61,6 @@ use key::Keys;
 use lease::{PoolId, SliceLease};
 use plan::{Item, Plan, Registry};
 use totals::SharedTotals;
-
-/// The most that one call may use; or what it did use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Demand {
-    /// Calls: 1; 0 for a part of one that has been let through, which takes no place of its own.
-    pub requests: u64,
-    /// Input and output tokens together.
-    pub tokens: u64,
-    /// What it costs.
-    pub spend: NanoUsd,
-    /// Bytes that pass on a connection, both ways. What is asked for is the most of the next piece.
-    pub bytes: u64,
-    /// How long a connection is open. What is asked for is the most of the next piece.
-    pub seconds: u64,
-}
 
 /// The counts behind every limit of the policy.
 #[derive(Debug, Default)]
@@ -141,19 +127,6 @@ impl MorePlans {
     fn of(&self, address: usize) -> &RwLock<GrantPlans> {
         // The lowest bits of an address say how it is aligned.
         &self.0[(address >> 6) % self.0.len()]
-    }
-}
-
-impl Demand {
-    fn of(&self, unit: Unit) -> u64 {
-        match unit {
-            Unit::Requests => self.requests,
-            Unit::Tokens => self.tokens,
-            Unit::Spend => self.spend.0,
-            Unit::Concurrency => 1,
-            Unit::Bytes => self.bytes,
-            Unit::Seconds => self.seconds,
-        }
     }
 }
 

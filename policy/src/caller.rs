@@ -7,11 +7,13 @@ use std::fmt;
 use std::str::FromStr;
 
 mod assumed;
+mod claims;
 mod service_account;
 mod spiffe;
 mod token;
 
 pub use assumed::assumed;
+pub use claims::Claims;
 pub use service_account::{AccountName, AccountNameError, ServiceAccount};
 pub use spiffe::{SpiffeError, SpiffeId, TrustDomain};
 pub(crate) use spiffe::{check_segment, split};
@@ -72,6 +74,11 @@ pub trait Proven {
 
     /// What has shown it.
     fn proof(&self) -> Proof;
+
+    /// What it says of the caller besides.
+    fn claims(&self) -> Claims {
+        Claims::default()
+    }
 }
 
 /// A proven caller.
@@ -79,6 +86,7 @@ pub trait Proven {
 pub struct Caller {
     id: Identity,
     proof: Proof,
+    claims: Claims,
 }
 
 impl Identity {
@@ -180,12 +188,23 @@ impl Proof {
 impl Caller {
     /// Who was proven, and how.
     pub fn of(proven: &impl Proven) -> Self {
-        Self { id: proven.identity().clone(), proof: proven.proof() }
+        Self { id: proven.identity().clone(), proof: proven.proof(), claims: proven.claims() }
+    }
+
+    /// The same with other claims, to ask what it could do with them.
+    #[must_use]
+    pub(crate) fn claiming(self, claims: Claims) -> Self {
+        Self { claims, ..self }
     }
 
     /// The identity that was proven.
     pub fn id(&self) -> &Identity {
         &self.id
+    }
+
+    /// What the proof says of it besides.
+    pub fn claims(&self) -> &Claims {
+        &self.claims
     }
 
     /// How it was proven.

@@ -63,6 +63,8 @@ pub struct Environment {
     pub trust_domains: Vec<TrustDomain>,
     /// The issuers whose tokens a listener takes as proof.
     pub issuers: Vec<Issuer>,
+    /// The claims of their tokens that are kept, by the names that Budgets have for them.
+    pub claims: Vec<(Issuer, Name)>,
     /// The clusters whose service accounts a listener proves, the gateway's own first.
     pub clusters: Vec<Name>,
     /// The `aud` of tokens that prove callers to the gateway. None of them is passed on.

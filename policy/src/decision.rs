@@ -146,11 +146,11 @@ impl CallerGrants {
         (grants, budgets): (&CallerIndex<Grant>, &BudgetIndex),
         blocks: Arc<[Arc<Block>]>,
     ) -> Self {
-        let grants = grants.naming(caller.id());
+        let grants = grants.naming(caller);
         let mut held: Vec<CallerGrant> =
             grants.map(|(grant, via)| CallerGrant { via, grant: Arc::clone(grant) }).collect();
         held.sort_by(|a, b| (a.via(), &a.grant.name).cmp(&(b.via(), &b.grant.name)));
-        budgets.hold(caller.id(), held.iter_mut().map(|held| &mut held.grant));
+        budgets.hold(caller, held.iter_mut().map(|held| &mut held.grant));
         Self { caller: caller.clone(), held: held.into(), blocks }
     }
 

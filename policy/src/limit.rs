@@ -117,6 +117,14 @@ pub enum Unit {
     Requests,
     /// Input and output tokens together, as the provider bills them.
     Tokens,
+    /// Tokens that the model reads, cached ones included.
+    InputTokens,
+    /// Tokens that the model writes, reasoning included.
+    OutputTokens,
+    /// Tokens that the model reads from the provider's prompt cache.
+    CachedTokens,
+    /// Tokens of reasoning that the model writes, where the provider tells them apart.
+    ReasoningTokens,
     /// Money, in nano-USD.
     Spend,
     /// Calls under way at one time.
@@ -188,8 +196,8 @@ impl StoreFailure {
     /// What a limit does that says nothing.
     pub fn of(unit: Unit) -> Self {
         match unit {
-            Unit::Tokens | Unit::Spend | Unit::Bytes | Unit::Seconds => Self::Deny,
             Unit::Requests | Unit::Concurrency => Self::Local,
+            _ => Self::Deny,
         }
     }
 }
@@ -206,14 +214,28 @@ impl Window {
 
 impl Unit {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Requests, Self::Tokens, Self::Spend, Self::Concurrency, Self::Bytes, Self::Seconds];
+    pub const ALL: [Self; 10] = [
+        Self::Requests,
+        Self::Tokens,
+        Self::InputTokens,
+        Self::OutputTokens,
+        Self::CachedTokens,
+        Self::ReasoningTokens,
+        Self::Spend,
+        Self::Concurrency,
+        Self::Bytes,
+        Self::Seconds,
+    ];
 
-    /// The word that a limit's id and its denials use.
-    pub fn as_str(self) -> &'static str {
+    /// The word that a limit's id and its denials use, and the field that it is written in.
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Requests => "requests",
             Self::Tokens => "tokens",
+            Self::InputTokens => "inputTokens",
+            Self::OutputTokens => "outputTokens",
+            Self::CachedTokens => "cachedTokens",
+            Self::ReasoningTokens => "reasoningTokens",
             Self::Spend => "spend",
             Self::Concurrency => "concurrency",
             Self::Bytes => "bytes",
@@ -221,8 +243,25 @@ impl Unit {
         }
     }
 
+    /// Whether it is tokens, of whatever kind.
+    pub const fn is_tokens(self) -> bool {
+        matches!(
+            self,
+            Self::Tokens
+                | Self::InputTokens
+                | Self::OutputTokens
+                | Self::CachedTokens
+                | Self::ReasoningTokens
+        )
+    }
+
+    /// Whether it can be counted only where the dialect knows what a call is billed for.
+    pub const fn is_metered(self) -> bool {
+        self.is_tokens() || matches!(self, Self::Spend)
+    }
+
     /// Whether a connection takes it piece by piece while it lasts: nobody knows before how much it will be.
-    pub fn is_taken_in_pieces(self) -> bool {
+    pub const fn is_taken_in_pieces(self) -> bool {
         matches!(self, Self::Bytes | Self::Seconds)
     }
 }

@@ -12,6 +12,7 @@ use serde::Deserialize;
 
 mod action;
 mod caller;
+mod claim;
 mod host;
 mod path;
 
@@ -23,6 +24,7 @@ pub use caller::{
     CallerPattern, OneOrAny, ServiceAccountPattern, SpiffePattern, SpiffePatternError, SubjectPattern,
     SubjectPatternError, TokenPattern,
 };
+pub use claim::{ClaimPattern, ClaimText, ClaimTextError};
 pub(crate) use host::canonical as canonical_host;
 pub use host::{HostError, HostPattern};
 pub use path::{PathPattern, PathPatternError};

@@ -88,7 +88,7 @@ impl Policy {
 
     /// The grants that name this caller, each with the limits of the budgets that its calls by it are held to. Worked out once per connection and policy: the caller does not change, and grants are many.
     pub fn grants_of(&self, caller: &Caller) -> CallerGrants {
-        let blocks = self.blocks.naming(caller.id()).map(|(block, _)| block);
+        let blocks = self.blocks.naming(caller).map(|(block, _)| block);
         let blocks = self.blocks_of_all.iter().chain(blocks).map(Arc::clone).collect();
         CallerGrants::new(caller, (&self.grants, &self.budgets), blocks)
     }

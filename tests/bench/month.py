@@ -13,6 +13,8 @@ import sys
 import time
 from pathlib import Path
 
+import settings
+
 CALLS, DAYS, COMBINATIONS = 10_000_000, 30, 1_000
 # Seconds of a report, and KiB that it may take.
 LONGEST, MOST = 2.0, 200 << 10
@@ -61,25 +63,14 @@ def fill_words(schema, replica):
     return FILL.format(first=last - minutes, last=last, each=CALLS // minutes, combinations=COMBINATIONS, longer=longer, **names)
 
 
-def settings(bench, home, ledger):
+def prepare(bench, home, ledger):
     home.mkdir(parents=True)
     (home / "resources").mkdir()
     for name in ("admin.token", "seal.key"):
         (home / name).write_text("bench-0123456789abcdef-0123456789abcdef\n")
         (home / name).chmod(0o600)
-    pki = bench.pki
-    (home / "tollgate.yaml").write_text(f"""
-listeners: [{{name: mesh, address: "127.0.0.1:0"}}]
-names: [localhost]
-identity:
-  certificate: {{certFile: {pki}/gateway.crt, keyFile: {pki}/gateway.key}}
-  trustDomains: {{prod.acme: {{bundleFile: {pki}/prod.acme.pem}}}}
-resources: ./resources
-dataDir: ./data
-admin: {{address: "127.0.0.1:0", tokenFile: admin.token}}
-egress: {{privateRanges: [127.0.0.0/8]}}
-ledger: {{sealKeyFile: seal.key{ledger}}}
-""")
+    listeners = ['{name: mesh, address: "127.0.0.1:0"}']
+    (home / "tollgate.yaml").write_text(settings.text(bench.pki, listeners, f"sealKeyFile: seal.key{ledger}"))
 
 
 def made(bench, name, home, is_there):
@@ -98,7 +89,7 @@ def made(bench, name, home, is_there):
 
 def sqlite(bench, work):
     home = work / "month-sqlite"
-    settings(bench, home, "")
+    prepare(bench, home, "")
     store = home / "data/ledger.sqlite"
     made(bench, "month-sqlite", home, lambda: store.is_file() and has_tables(store))
     with sqlite3.connect(store) as connection:
@@ -145,7 +136,7 @@ def postgres(bench, work, programs):
                 break
             time.sleep(0.1)
         home = work / "month-postgres"
-        settings(bench, home, f', replica: month, postgres: {{address: "127.0.0.1:{port}", database: postgres, user: shop, passwordFile: admin.token, tls: {{mode: none}}}}')
+        prepare(bench, home, f', replica: month, postgres: {{address: "127.0.0.1:{port}", database: postgres, user: shop, passwordFile: admin.token, tls: {{mode: none}}}}')
         made(bench, "month-postgres", home, lambda: psql("SELECT to_regclass('tollgate.usage_by_day') IS NOT NULL AND EXISTS (SELECT FROM tollgate.replicas)", check=False) == "t")
         rows = []
         for number in range(COMBINATIONS):

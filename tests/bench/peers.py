@@ -5,6 +5,8 @@ its ledger."""
 import json
 from dataclasses import dataclass, field
 
+import settings
+
 # By this name the provider is what connections are passed through to.
 PASSED = "passed.openai.test"
 CALLER = "spiffe://prod.acme/ns/checkout/sa/web"
@@ -58,23 +60,13 @@ def tollgate(bench, work, upstream, host, key, port, wait_for, program, name="to
     source = f"[{pool}]" if len(keys) > 1 else f"{{store: files, path: {keys[0]}}}"
     pki = bench.pki
     ports = port, bench.free_port(), bench.free_port()
-    (home / "tollgate.yaml").write_text(f"""
-listeners:
-  - {{name: mesh, address: "127.0.0.1:{port}", protocols: [h2, http/1.1]}}
-  - {{name: tunnels, kind: hbone, address: "127.0.0.1:{ports[1]}"}}
-  - {{name: proxy, kind: forward, address: "127.0.0.1:{ports[2]}"}}
-names: [localhost]
-identity:
-  certificate: {{certFile: {pki}/gateway.crt, keyFile: {pki}/gateway.key}}
-  trustDomains: {{prod.acme: {{bundleFile: {pki}/prod.acme.pem}}}}
-resources: ./resources
-dataDir: ./data
-admin: {{address: "127.0.0.1:0", tokenFile: admin.token}}
-egress: {{privateRanges: [127.0.0.0/8]}}
-ledger: {{sealKeyFile: seal.key}}
-cores: 1
-{f'limits: {{redis: {{addresses: ["127.0.0.1:{redis}"]}}}}' if redis else ""}
-""")
+    listeners = [
+        f'{{name: mesh, address: "127.0.0.1:{port}", protocols: [h2, http/1.1]}}',
+        f'{{name: tunnels, kind: hbone, address: "127.0.0.1:{ports[1]}"}}',
+        f'{{name: proxy, kind: forward, address: "127.0.0.1:{ports[2]}"}}',
+    ]
+    more = f'cores: 1\nlimits: {{redis: {{addresses: ["127.0.0.1:{redis}"]}}}}' if redis else "cores: 1"
+    (home / "tollgate.yaml").write_text(settings.text(pki, listeners, more=more))
     allow = "allow: {methods: [POST], paths: [/v1/chat/completions], models: [gpt-5-mini]}"
     (home / "resources/bench.yaml").write_text(f"""
 apiVersion: tollgate.dev/v1alpha1

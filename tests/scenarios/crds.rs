@@ -21,12 +21,12 @@ const MISTAKES: [(&str, &str, &str); 17] = [
     ("spec.allow.paths", "says for which paths", "Grant credential: key, allow: {methods: [GET]}"),
     (
         "spec.limits[0]",
-        "exactly one of requests, tokens, spend, bytes, seconds and concurrency",
+        "exactly one of requests, tokens, inputTokens, outputTokens, cachedTokens, reasoningTokens, spend, bytes, seconds and concurrency",
         "Grant limits: [{requests: 1, tokens: 2, per: day}]",
     ),
     (
         "spec.limits[0].per",
-        "per is required with requests, tokens, spend, bytes and seconds",
+        "per is required with requests, tokens, inputTokens, outputTokens, cachedTokens, reasoningTokens, spend, bytes and seconds",
         "Grant limits: [{spend: 5 USD}]",
     ),
     ("spec.limits[0].spend", "should match", "Grant limits: [{spend: 5 EUR, per: day}]"),

@@ -1,5 +1,6 @@
 //! Callers by token: whom one proves, what else was shown beside it, and that it goes no further than the gateway.
 
+mod claims;
 mod cluster;
 mod connections;
 mod discovery;
@@ -39,6 +40,11 @@ const CORES: usize = 2;
 
 impl Stand {
     async fn start(client_certificate: &'static str) -> Self {
+        Self::keeping(client_certificate, "").await
+    }
+
+    /// With more settings of its issuer.
+    async fn keeping(client_certificate: &'static str, more: &str) -> Self {
         let plan = Plan::new();
         let server = plan.pki.server(&plan.sandbox, &[idp::HOST, "localhost"]);
         let client = json!({"id": "unused", "secret": "unused"});
@@ -52,7 +58,7 @@ impl Stand {
         settings.client_certificate = client_certificate;
         settings.extra = format!("cores: {CORES}\n");
         settings.tokens = vec![format!(
-            "{{kind: oidc, issuer: \"{}\", audience: {AUDIENCE}, keys: {{discovery: {{}}}}, caFile: {}}}",
+            "{{kind: oidc, issuer: \"{}\", audience: {AUDIENCE}, keys: {{discovery: {{}}}}, caFile: {}{more}}}",
             idp.issuer(),
             plan.pki.bundle().display()
         )];

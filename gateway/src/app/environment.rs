@@ -30,6 +30,10 @@ pub(crate) fn environment(settings: &Settings) -> anyhow::Result<Environment> {
             .filter(|issuer| issuer.kind == IssuerKind::Oidc)
             .filter_map(|issuer| issuer.issuer.clone())
             .collect(),
+        claims: tokens()
+            .filter_map(|issuer| Some((issuer.issuer.as_ref()?, &issuer.claims)))
+            .flat_map(|(issuer, claims)| claims.keys().map(|name| (issuer.clone(), name.clone())))
+            .collect(),
         clusters,
         audiences: tokens().map(|issuer| issuer.audience.clone()).collect(),
         own_files: own_files(settings),

@@ -5,6 +5,7 @@ mod in_cluster;
 mod ls;
 mod outcome;
 mod raise;
+mod split;
 
 use std::process::ExitCode;
 
@@ -18,7 +19,7 @@ pub(super) struct BudgetArgs {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Show all budgets, and what is used of them in the running gateway
+    /// Show budgets and what is used of them in the running gateway, or who spent how much of one
     Ls(ls::LsArgs),
     /// Give a budget more for a time: the raise is written where the Budget is, in its file or in the cluster
     Raise(raise::RaiseArgs),

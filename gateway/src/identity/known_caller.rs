@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tollgate_policy::caller::{Caller, Identity, Proof, Proven};
+use tollgate_policy::caller::{Caller, Claims, Identity, Proof, Proven};
 use tollgate_policy::decision::CallerGrants;
 
 use super::VerifiedIdentity;
@@ -38,7 +38,7 @@ impl KnownCaller {
 
     /// Whether this proof has made that caller.
     pub(super) fn is(&self, caller: &Caller) -> bool {
-        self.identity() == caller.id() && self.verified.proof() == caller.proof()
+        *caller == Caller::of(&self.verified)
     }
 
     pub(super) const fn token(&self) -> Option<&Arc<VerifiedToken>> {
@@ -79,6 +79,13 @@ impl Proven for KnownProof {
         match self {
             Self::Certificate(shown) => shown.proof(),
             Self::Token(token) => token.proof(),
+        }
+    }
+
+    fn claims(&self) -> Claims {
+        match self {
+            Self::Certificate(shown) => shown.claims(),
+            Self::Token(token) => token.claims(),
         }
     }
 }

@@ -3,6 +3,7 @@
 //! **Invariant:** a token is verified by the keys of the one issuer that it names, with an algorithm that is that issuer's and that key's; no
 //! token makes the gateway fetch anything (`jku`, `x5u` and the like are not read). What a token proves ends with it, and with its key.
 
+mod claims;
 mod issuer;
 mod keys;
 mod refresh;
@@ -16,7 +17,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::runtime::Handle;
-use tollgate_policy::caller::{Identity, Proof, Proven};
+use tollgate_policy::caller::{Claims, Identity, Proof, Proven};
 use tollgate_policy::compile::HomeCluster;
 
 pub(crate) use self::issuer::IssuerStanding;
@@ -32,6 +33,7 @@ use super::workload_api::JwtBundles;
 #[derive(Debug)]
 pub(crate) struct VerifiedToken {
     identity: Identity,
+    claims: Claims,
     expires: Timestamp,
     issuer: usize,
     key: Thumbprint,
@@ -56,7 +58,14 @@ impl VerifiedToken {
     /// One that proves nobody from `expires` on, whatever issuers there are.
     pub(super) fn ended(expires: Timestamp) -> Self {
         let identity = Identity::Spiffe("spiffe://prod.acme/ns/shop/sa/web".parse().unwrap());
-        Self { identity, expires, issuer: 0, key: Thumbprint::default(), withdrawn: OnceLock::new() }
+        Self {
+            identity,
+            claims: Claims::default(),
+            expires,
+            issuer: 0,
+            key: Thumbprint::default(),
+            withdrawn: OnceLock::new(),
+        }
     }
 }
 
@@ -67,6 +76,10 @@ impl Proven for VerifiedToken {
 
     fn proof(&self) -> Proof {
         Proof::Token
+    }
+
+    fn claims(&self) -> Claims {
+        self.claims.clone()
     }
 }
 
@@ -137,13 +150,9 @@ impl TokenIssuers {
         now: Timestamp,
     ) -> Result<VerifiedToken, TokenRefusal> {
         let (at, issuer) = self.of(read).ok_or(TokenRefusal::UnknownIssuer)?;
-        issuer.verify(token, read, now, self.skew).map(|(identity, expires, key)| VerifiedToken {
-            identity,
-            expires,
-            issuer: at,
-            key,
-            withdrawn: OnceLock::new(),
-        })
+        let (identity, expires, key) = issuer.verify(token, read, now, self.skew)?;
+        let claims = claims::read(token, &issuer.claims).ok_or(TokenRefusal::Malformed)?;
+        Ok(VerifiedToken { identity, claims, expires, issuer: at, key, withdrawn: OnceLock::new() })
     }
 
     /// Whether a token that was verified still proves its caller.

@@ -185,6 +185,10 @@ fn difference(original: &Row, corrections: &[Row], actual: Correction, now: Time
     let charges = original.charges.iter().filter_map(|charge| {
         let actual = match LimitId::read(&charge.limit)?.unit {
             Unit::Tokens => actual.input.saturating_add(actual.output),
+            Unit::InputTokens => actual.input,
+            Unit::OutputTokens => actual.output,
+            // Nobody says how many of those there were: they become none, as the units do.
+            Unit::CachedTokens | Unit::ReasoningTokens => 0,
             Unit::Spend => actual.cost.0,
             Unit::Requests | Unit::Concurrency | Unit::Bytes | Unit::Seconds => return None,
         };

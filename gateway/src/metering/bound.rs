@@ -14,6 +14,7 @@ use tollgate_policy::policy::Assume;
 use tollgate_policy::price::{Image, ImageRule, NanoUsd, Price, UNIT_MAX, Units};
 
 use super::usage::UsageReading;
+use crate::quota::TokenDemand;
 
 /// Tokens that a provider adds to what the body says: the system prompts of tool use and of structured output. The
 /// largest that Anthropic documents is under a thousand for each kind of tool.
@@ -31,12 +32,17 @@ pub struct Bound {
     pub input_tokens: u64,
     /// Tokens written, over all choices.
     pub output_tokens: u64,
-    /// Both.
-    pub tokens: u64,
     /// What they cost at most, tools included; nothing where there is no price.
     pub spend: NanoUsd,
     /// The cap, in tokens for each choice, that has to be written into the request for the bound to hold.
     pub write_cap: Option<u64>,
+}
+
+impl Bound {
+    /// Its tokens, by kind.
+    pub(super) const fn tokens(&self) -> TokenDemand {
+        TokenDemand::most(self.input_tokens, self.output_tokens)
+    }
 }
 
 /// What the grant says about calls that name too little.
@@ -75,7 +81,6 @@ pub fn bound(
     Ok(Bound {
         input_tokens,
         output_tokens,
-        tokens: input_tokens.saturating_add(output_tokens),
         spend: ceiling.map_or(NanoUsd::ZERO, |spend| spend.saturating_add(facts.tool_fees)),
         write_cap: output.write_cap,
     })

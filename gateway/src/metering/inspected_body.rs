@@ -12,9 +12,9 @@ use jiff::Timestamp;
 use tollgate_policy::decision::{Actions, Admission, CallerGrants, Facts, Permit, Priced};
 use tollgate_policy::denial::{Denial, Reason};
 use tollgate_policy::dialect::Endpoint;
-use tollgate_policy::limit::{LimitKind, OnExhausted, Unit};
+use tollgate_policy::limit::{LimitKind, OnExhausted};
 use tollgate_policy::operation::HttpRequest;
-use tollgate_policy::policy::{Grant, Policy};
+use tollgate_policy::policy::Policy;
 use tollgate_policy::price::NanoUsd;
 
 use super::action;
@@ -28,7 +28,7 @@ use crate::core::Core;
 use crate::identity::RequestHead;
 use crate::injection;
 use crate::min_rate::{MinRate, MinRateClock};
-use crate::quota::{Demand, Hold};
+use crate::quota::{Demand, Hold, TokenDemand};
 use crate::timers::Timers;
 use crate::upstream::OutBody;
 
@@ -276,7 +276,7 @@ impl InspectedBody {
 /// `unbounded_cost`, and what cannot be held to a limit at all.
 fn most(facts: &Facts, permit: &Permit) -> Result<Option<Bound>, Denial> {
     let grant = permit.grant();
-    let Some(endpoint) = permit.endpoint().filter(|e| e.metered && limits_usage(grant)) else {
+    let Some(endpoint) = permit.endpoint().filter(|e| e.metered && grant.limits_usage()) else {
         return Ok(None);
     };
     let price = match permit.price() {
@@ -390,14 +390,11 @@ pub(super) fn holds_shared(permit: &Permit) -> bool {
     is_bounded || permit.grant().limits.iter().any(|limit| !matches!(limit.kind, LimitKind::Gcra { .. }))
 }
 
-fn limits_usage(grant: &Grant) -> bool {
-    grant.limits.iter().any(|limit| matches!(limit.unit, Unit::Tokens | Unit::Spend))
-}
-
 /// What every call of this endpoint asks of its limits, whatever its body says.
 pub(crate) fn least(endpoint: Option<&Arc<Endpoint>>) -> Demand {
     let is_billed =
         endpoint.is_some_and(|endpoint| (endpoint.metered || endpoint.session.is_some()) && !endpoint.free);
-    let (tokens, spend) = if is_billed { (bound::LEAST_TOKENS, NanoUsd(1)) } else { (0, NanoUsd::ZERO) };
+    let (tokens, spend) =
+        if is_billed { (TokenDemand::most(bound::LEAST_TOKENS, 0), NanoUsd(1)) } else { Default::default() };
     Demand { requests: 1, tokens, spend, bytes: 0, seconds: 0 }
 }

@@ -5,8 +5,7 @@ use std::sync::Arc;
 use tollgate_policy::decision::{Facts, Permit, Priced};
 use tollgate_policy::denial::{Denial, Reason};
 use tollgate_policy::dialect::Endpoint;
-use tollgate_policy::limit::Unit;
-use tollgate_policy::price::{NanoUsd, Price};
+use tollgate_policy::price::Price;
 
 use super::bound::{self, Bound, Terms};
 use crate::quota::Demand;
@@ -78,13 +77,12 @@ impl PermittedCall {
 
     /// Whether its grant limits tokens or spend.
     pub(super) fn limits_usage(&self) -> bool {
-        let grant = self.permit.grant();
-        grant.limits_unit(Unit::Tokens) || grant.limits_unit(Unit::Spend)
+        self.permit.grant().limits_usage()
     }
 
     /// What it asks of its limits.
     pub(crate) fn demand(&self) -> Demand {
-        let (tokens, spend) = self.bound.map_or((0, NanoUsd::ZERO), |bound| (bound.tokens, bound.spend));
+        let (tokens, spend) = self.bound.map(|bound| (bound.tokens(), bound.spend)).unwrap_or_default();
         let (bytes, seconds) = if self.permit.http().is_some() { (0, 0) } else { FIRST_PIECE };
         Demand { requests: u64::from(!self.is_turn), tokens, spend, bytes, seconds }
     }

@@ -157,7 +157,7 @@ impl Hold {
             let most = match item.limit.unit {
                 Unit::Bytes => &mut allowance.bytes,
                 Unit::Seconds => &mut allowance.seconds,
-                Unit::Requests | Unit::Tokens | Unit::Spend | Unit::Concurrency => continue,
+                _ => continue,
             };
             *most = Some(most.map_or(held, |most| most.min(held)));
             if let LimitKind::Counted(window) = &item.limit.kind {

@@ -1,26 +1,36 @@
 //! For whom a limit counts.
 
+use std::hash::BuildHasher;
+use std::sync::LazyLock;
+
 use tollgate_policy::caller::Identity;
 use tollgate_policy::limit::LimitKey;
+use tollgate_policy::map::Seed;
+
+/// Another in each process, so that nobody outside knows whose hash is whose.
+static SEED: LazyLock<Seed> = LazyLock::new(Seed::default);
 
 /// One caller's key under each [`LimitKey`]. No two namespaces and no two callers ever have the same one.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Keys<'a> {
     caller: &'a str,
     namespace: &'a str,
-    domain: &'a str,
+    /// Of caller, namespace and domain.
+    hashes: [u64; 3],
 }
 
 impl<'a> Keys<'a> {
     /// A namespace's key holds its domain, and an identity outside any namespace is alone: sharing is never a default.
     pub(crate) fn of(id: &'a Identity) -> Self {
         let caller = id.as_str();
-        Self { caller, namespace: id.domain_and_namespace().unwrap_or(caller), domain: id.domain() }
+        let namespace = id.domain_and_namespace().unwrap_or(caller);
+        let hashes = [caller, namespace, id.domain()].map(|text| SEED.hash_one(text));
+        Self { caller, namespace, hashes }
     }
 
-    /// Caller, namespace and domain.
-    pub(super) fn levels(&self) -> [&'a str; 3] {
-        [self.caller, self.namespace, self.domain]
+    /// Hashes of caller, namespace and domain: what tells them apart where an error would make nobody pay for another.
+    pub(super) const fn hashes(&self) -> [u64; 3] {
+        self.hashes
     }
 
     /// Empty where all share one count, as in the ledger.

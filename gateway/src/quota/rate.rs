@@ -127,6 +127,10 @@ pub(crate) const fn quota_unit(unit: Unit) -> &'static str {
     match unit {
         Unit::Requests => "requests",
         Unit::Tokens => "tokens",
+        Unit::InputTokens => "input-tokens",
+        Unit::OutputTokens => "output-tokens",
+        Unit::CachedTokens => "cached-tokens",
+        Unit::ReasoningTokens => "reasoning-tokens",
         Unit::Spend => "nano-usd",
         Unit::Concurrency => "concurrent-requests",
         Unit::Bytes => "content-bytes",

@@ -136,6 +136,8 @@ pub(super) fn over_budget(
     let state = LimitState::new(limit, usage, needed);
     let advice = match unit {
         Unit::Tokens | Unit::Spend => "; send less, or ask for fewer output tokens (max_tokens)",
+        Unit::InputTokens | Unit::CachedTokens => "; send less",
+        Unit::OutputTokens | Unit::ReasoningTokens => "; ask for fewer output tokens (max_tokens)",
         Unit::Requests | Unit::Concurrency | Unit::Bytes | Unit::Seconds => "",
     };
     match refused {

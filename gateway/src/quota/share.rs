@@ -23,7 +23,7 @@ const TIMES: [u64; 3] = [1, 2, 4];
 /// Holders that are remembered, at least, before those that hold nothing are dropped.
 const REMEMBERED: usize = 1024;
 
-/// Who holds how much of one count.
+/// Who holds how much of one count, by hashes: two with the same one would have one share between them.
 #[derive(Debug, Default)]
 pub(super) struct Shares(Mutex<ShareState>);
 
@@ -37,7 +37,7 @@ struct ShareState {
 /// What each of one level holds.
 #[derive(Debug, Default)]
 struct Holders {
-    held: Map<Arc<str>, Arc<AtomicU64>>,
+    held: Map<u64, Arc<AtomicU64>>,
     /// How many held something when it was looked last.
     live: usize,
 }
@@ -45,8 +45,8 @@ struct Holders {
 /// The two that were seen last at one level.
 #[derive(Debug, Default)]
 struct Last {
-    latest: Option<(Arc<str>, i64)>,
-    other: Option<(Arc<str>, i64)>,
+    latest: Option<(u64, i64)>,
+    other: Option<(u64, i64)>,
 }
 
 /// What one call holds for its caller, its namespace and its trust domain; given back on drop.
@@ -69,7 +69,7 @@ impl Shares {
     /// Notes that this caller wants some and got none.
     pub(super) fn want(&self, keys: &Keys<'_>, now: Timestamp) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        for (level, key) in keys.levels().into_iter().enumerate() {
+        for (level, key) in keys.hashes().into_iter().enumerate() {
             state.see(level, key, now.as_millisecond());
         }
     }
@@ -78,7 +78,7 @@ impl Shares {
     pub(super) fn take(&self, keys: &Keys<'_>, amount: u64, room: Room, now: Timestamp) -> Option<HeldShare> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let now = now.as_millisecond();
-        let levels = keys.levels();
+        let levels = keys.hashes();
         let others = [0, 1, 2].map(|level| state.see(level, levels[level], now));
         let holders = [0, 1, 2].map(|level| state.holder(level, levels[level]));
         let held = |level: usize| holders[level].load(Ordering::Relaxed);
@@ -100,22 +100,18 @@ impl Shares {
 
 impl ShareState {
     /// Notes that this one wants some, and says whether another does too.
-    fn see(&mut self, level: usize, key: &str, now: i64) -> bool {
+    fn see(&mut self, level: usize, key: u64, now: i64) -> bool {
         let Last { latest, other } = &mut self.last[level];
         match latest {
-            Some((known, at)) if **known == *key => *at = now,
-            _ => {
-                let known = other.take().filter(|(known, _)| **known == *key);
-                let key = known.map_or_else(|| Arc::from(key), |(key, _)| key);
-                *other = latest.replace((key, now));
-            }
+            Some((known, at)) if *known == key => *at = now,
+            _ => *other = latest.replace((key, now)),
         }
         other.as_ref().is_some_and(|(_, at)| now.saturating_sub(*at) < RECENT)
     }
 
-    fn holder(&mut self, level: usize, key: &str) -> Arc<AtomicU64> {
+    fn holder(&mut self, level: usize, key: u64) -> Arc<AtomicU64> {
         let Holders { held, live } = &mut self.holders[level];
-        if let Some(holder) = held.get(key) {
+        if let Some(holder) = held.get(&key) {
             return Arc::clone(holder);
         }
         // Twice as many as live: what a look costs is spread over as many that came new.
@@ -123,7 +119,7 @@ impl ShareState {
             held.retain(|_, holder| Arc::strong_count(holder) > 1);
             *live = held.len();
         }
-        Arc::clone(held.entry(Arc::from(key)).or_default())
+        Arc::clone(held.entry(key).or_default())
     }
 }
 

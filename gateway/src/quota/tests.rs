@@ -7,6 +7,7 @@ use jiff::tz::TimeZone;
 use tollgate_policy::caller::Identity;
 use tollgate_policy::denial::Reason;
 use tollgate_policy::limit::{LimitKey, LimitKind, OnExhausted, Owner, Per, StoreFailure, Window};
+use tollgate_policy::price::NanoUsd;
 
 use super::*;
 
@@ -58,6 +59,7 @@ fn hourly(amount: u64, burst: u32) -> Limit {
 
 /// One request of so many tokens and nano-USD.
 fn demand(tokens: u64, spend: u64) -> Demand {
+    let tokens = TokenDemand { all: tokens, ..TokenDemand::default() };
     Demand { requests: 1, tokens, spend: NanoUsd(spend), bytes: 0, seconds: 0 }
 }
 

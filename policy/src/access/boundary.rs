@@ -206,7 +206,7 @@ impl<'a> Check<'a> {
 
 fn is_within_callers(caller: &CallerPattern, allowed: &[CallerPattern]) -> bool {
     let mut callers = universe::callers(std::iter::once(caller).chain(allowed)).into_iter();
-    callers.all(|id| !caller.matches(&id) || allowed.iter().any(|allowed| allowed.matches(&id)))
+    callers.all(|(id, _)| !caller.matches(&id) || allowed.iter().any(|allowed| allowed.matches(&id)))
 }
 
 fn covers(one: &HostPattern, other: &HostPattern) -> bool {

@@ -69,14 +69,15 @@ fn compare(
     let patterns = sides.iter().flat_map(Side::grants).flat_map(|grant| &grant.callers);
     let of_budgets = sides.iter().flat_map(|side| side.policy.budgets()).flat_map(|budget| budget.callers());
     // Callers of one class are named by the same grants and held to the same budgets.
-    let mut classes: BTreeMap<Named<'_>, BTreeMap<[BTreeSet<ResourceId>; 2], Identity>> = BTreeMap::new();
-    for caller in universe::callers(patterns.chain(of_budgets)) {
+    let mut classes: BTreeMap<Named<'_>, BTreeMap<[BTreeSet<ResourceId>; 2], Caller>> = BTreeMap::new();
+    for (id, claims) in universe::callers(patterns.chain(of_budgets)) {
+        let caller = assume(id).claiming(claims);
         let named = sides.each_ref().map(|side| {
-            let named = side.grants().filter_map(|grant| Some((&grant.name, by(grant, &caller)?)));
+            let named = side.grants().filter_map(|grant| Some((&grant.name, by(grant, caller.id())?)));
             named.collect::<Vec<_>>()
         });
         if named.iter().any(|named| !named.is_empty()) {
-            let budgets = sides.map(|side| held_to(side.policy, &assume(caller.clone())));
+            let budgets = sides.map(|side| held_to(side.policy, &caller));
             classes.entry(named).or_default().entry(budgets).or_insert(caller);
         }
     }
@@ -85,14 +86,14 @@ fn compare(
     let patterns: BTreeSet<&CallerPattern> =
         classes.keys().flatten().flatten().map(|(_, pattern)| *pattern).collect();
     for caller in classes.values().flat_map(BTreeMap::values) {
-        let verdicts = place.verdicts(&assume(caller.clone()), now);
+        let verdicts = place.verdicts(caller, now);
         // Of all that say who calls, the one that says it best.
         let label = patterns
             .iter()
-            .find(|pattern| pattern.matches(caller))
+            .find(|pattern| pattern.matches(caller.id()))
             .map_or_else(String::new, ToString::to_string);
         for verdict in &verdicts {
-            let mut take = |gain: Gain<'_>| tally.take(gain, (caller, &label), verdict, &verdicts);
+            let mut take = |gain: Gain<'_>| tally.take(gain, (caller.id(), &label), verdict, &verdicts);
             match (&verdict.old, &verdict.new) {
                 (Ok(old), Ok(new)) => {
                     if compared.insert((Arc::as_ptr(old), Arc::as_ptr(new))) {

@@ -8,11 +8,13 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::classes::{Alphabet, Template, beginnings, fresh, segmented};
-use crate::caller::{Identity, ServiceAccount, SpiffeId};
+use crate::caller::{Claims, Identity, ServiceAccount, SpiffeId};
 use crate::decision::Actions;
 use crate::dialect::{Bearing, Catalog, Class};
 use crate::limit::Unit;
-use crate::pattern::{ActionPattern, CallerPattern, HostPattern, MethodPattern, ModelPattern, PathPattern};
+use crate::pattern::{
+    ActionPattern, CallerPattern, ClaimPattern, HostPattern, MethodPattern, ModelPattern, PathPattern,
+};
 use crate::policy::{Grant, HttpDestination};
 
 /// A request, but for what its body says.
@@ -22,14 +24,16 @@ pub(super) struct RequestClass {
     pub(super) path: String,
 }
 
-/// Callers of every class.
-pub(super) fn callers<'a>(patterns: impl Iterator<Item = &'a CallerPattern>) -> Vec<Identity> {
+/// Callers of every class. Claims only select budgets, and a caller is held to all that it is selected for: so it is enough to know of each
+/// set of claims that is asked for, and of none.
+pub(super) fn callers<'a>(patterns: impl Iterator<Item = &'a CallerPattern>) -> Vec<(Identity, Claims)> {
     // The part that is literal always, and the patterns of what follows.
     let mut spiffe: BTreeMap<String, Vec<Template>> = BTreeMap::new();
     let mut accounts: Vec<Template> = Vec::new();
     let mut subjects: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let mut claims: BTreeMap<String, BTreeSet<&[ClaimPattern]>> = BTreeMap::new();
     for pattern in patterns {
-        let text = pattern.to_string();
+        let text = pattern.of_identities().to_string();
         match pattern {
             CallerPattern::Spiffe(pattern) => {
                 let domain = format!("{}{}", SpiffeId::SCHEME, pattern.trust_domain());
@@ -42,6 +46,8 @@ pub(super) fn callers<'a>(patterns: impl Iterator<Item = &'a CallerPattern>) -> 
             }
             CallerPattern::Token(_) => {
                 let (issuer, subject) = text.split_once('#').unwrap_or((&text, ""));
+                let asked = claims.entry(format!("{issuer}#")).or_default();
+                asked.insert(pattern.claims());
                 let subject = subject.strip_suffix('*').unwrap_or(subject);
                 subjects.entry(issuer.to_owned()).or_default().push(subject.to_owned());
             }
@@ -61,7 +67,14 @@ pub(super) fn callers<'a>(patterns: impl Iterator<Item = &'a CallerPattern>) -> 
         texts.extend(subjects.into_iter().map(|subject| format!("{issuer}#{subject}")));
     }
     // What is too long to be an identity is none.
-    texts.iter().filter_map(|text| text.parse().ok()).collect()
+    let identities = texts.iter().filter_map(|text| Some((text, text.parse::<Identity>().ok()?)));
+    let with_claims = identities.flat_map(|(text, id)| {
+        let issuer = text.split_inclusive('#').next().unwrap_or_default();
+        let asked = claims.get(issuer).into_iter().flatten().filter(|asked| !asked.is_empty());
+        let some = asked.map(|asked| asked.iter().map(ClaimPattern::example).collect());
+        std::iter::once(Claims::default()).chain(some).map(move |claims| (id.clone(), claims))
+    });
+    with_claims.collect()
 }
 
 /// A host that a pattern stands for, and no other of these.

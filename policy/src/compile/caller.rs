@@ -5,7 +5,7 @@ use super::{Environment, Scope};
 use crate::caller::{Issuer, TrustDomain};
 use crate::model::{CallerSpec, List, ServiceAccountSpec, TokenCallerSpec};
 use crate::name::Name;
-use crate::pattern::{CallerPattern, ServiceAccountPattern, SpiffePattern, TokenPattern};
+use crate::pattern::{CallerPattern, ClaimPattern, ServiceAccountPattern, SpiffePattern, TokenPattern};
 
 const NO_CLUSTER: &str = "no listener proves service accounts: name in the settings the cluster whose tokens are taken, as in `identity.tokens: [{kind: kubernetes, …}]`, and give a listener `clientCertificate: optional`";
 const NO_ISSUER: &str = "no listener takes tokens: name their issuer in the settings, as in `identity.tokens: [{kind: oidc, …}]`, and give a listener `clientCertificate: optional`";
@@ -17,7 +17,14 @@ pub(super) fn callers(
 ) -> Vec<CallerPattern> {
     let what = "whom the grant is for, as in `[{spiffe: \"spiffe://prod.acme/ns/web/sa/*\"}]`";
     scope.at_least_one("spec.callers", list, what);
-    named("spec.callers", list, environment, scope)
+    for (index, _) in list.iter() {
+        if scope.source.has(&format!("spec.callers[{index}].token.claims")) {
+            let message = "claims select calls for Budgets: who may call is said by `subject` alone";
+            scope.problem(&format!("spec.callers[{index}].token.claims"), message);
+        }
+    }
+    let named = named("spec.callers", list, environment, scope);
+    named.iter().map(|pattern| pattern.of_identities().into_owned()).collect()
 }
 
 /// The callers of a list, which stands at `at`.
@@ -122,7 +129,34 @@ fn token(
     }
     let what = "the `sub` of the tokens, or the beginning of one followed by `*`";
     let subject = scope.required(&format!("{path}.subject"), written.subject.as_ref(), what);
-    Some(CallerPattern::Token(TokenPattern::new(issuer?.clone(), subject?.clone())))
+    let claims = written.claims.iter().map(|(name, text)| ClaimPattern::new(name.clone(), text.clone()));
+    if let Some(issuer) = issuer {
+        check_claims(&path, (issuer, written), environment, scope);
+    }
+    let pattern = TokenPattern::new(issuer?.clone(), subject?.clone()).with_claims(claims);
+    Some(CallerPattern::Token(pattern))
+}
+
+/// A claim that nobody keeps would match nobody.
+fn check_claims(
+    path: &str,
+    (issuer, written): (&Issuer, &TokenCallerSpec),
+    environment: &Environment,
+    scope: &mut Scope<'_>,
+) {
+    let path = format!("{path}.claims");
+    if written.claims.is_empty() && scope.source.has(&path) {
+        scope.problem(&path, "this is empty: leave it out, or say which claims are meant");
+    }
+    let kept = || environment.claims.iter().filter(|(of, _)| of == issuer).map(|(_, name)| name);
+    for name in written.claims.keys().filter(|name| !kept().any(|kept| kept == *name)) {
+        let known = known(kept().map(Name::as_str));
+        let message = format!(
+            "the claim `{name}` of tokens of `{issuer}` is not kept, so nobody can be this caller: name it in \
+             `identity.tokens[].claims` of the settings (known: {known})"
+        );
+        scope.problem(&format!("{path}.{name}"), message);
+    }
 }
 
 fn known<'a>(names: impl Iterator<Item = &'a str>) -> String {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{Compiler, Scope};
 use crate::dialect::{Class, Dialect};
-use crate::limit::Owner;
+use crate::limit::{Owner, Unit};
 use crate::model::{AllowSpec, AssumeSpec, ClassWord, GrantSpec, LimitSpec, List, Resource, UnpricedWord};
 use crate::pattern::{MethodPattern, PathPattern};
 use crate::resource::{Allow, Approval, Assume, Credential, Destination, Grant, Injection, Scrub, Unpriced};
@@ -259,7 +259,7 @@ fn check_upgrades(spec: &GrantSpec, destination: Option<&Destination>, scope: &m
     };
     let dialect = destination.and_then(Destination::http).map(|http| &http.dialect);
     let is_read = dialect.is_none_or(|dialect| dialect.is_plain() || has_turns(dialect));
-    let counts = |limit: &LimitSpec| limit.tokens.is_some() || limit.spend.is_some();
+    let counts = |limit: &LimitSpec| limit.units().any(Unit::is_metered);
     if !is_read && (allow.models.values().next().is_some() || spec.limits.values().any(counts)) {
         let message = "models, tokens or spend are limited, and what a WebSocket carries cannot be metered, so every one would be \
                        refused: give it a grant of its own with other limits";
@@ -312,12 +312,10 @@ fn check_plain(spec: &GrantSpec, destination: &Destination, knows: &str, scope: 
         None => "bytes, seconds, requests or concurrency",
     };
     for (index, limit) in spec.limits.iter() {
-        for (unit, is_written) in [("tokens", limit.tokens.is_some()), ("spend", limit.spend.is_some())] {
-            if is_written {
-                let message =
-                    format!("Destination/{name} has {knows}, which cannot count {unit}: limit {instead}");
-                scope.problem(&format!("spec.limits[{index}].{unit}"), message);
-            }
+        for unit in limit.units().filter(|unit| unit.is_metered()) {
+            let message =
+                format!("Destination/{name} has {knows}, which cannot count {unit}: limit {instead}");
+            scope.problem(&format!("spec.limits[{index}].{unit}"), message);
         }
     }
 }
@@ -326,14 +324,12 @@ fn check_plain(spec: &GrantSpec, destination: &Destination, knows: &str, scope: 
 fn check_pieces(spec: &GrantSpec, destination: &Destination, scope: &mut Scope<'_>) {
     let name = &destination.name;
     for (index, limit) in spec.limits.iter() {
-        for (unit, is_written) in [("bytes", limit.bytes.is_some()), ("seconds", limit.seconds.is_some())] {
-            if is_written {
-                let message = format!(
-                    "Destination/{name} takes requests, and {unit} are counted of connections that are passed through: limit requests, \
-                     tokens, spend or concurrency"
-                );
-                scope.problem(&format!("spec.limits[{index}].{unit}"), message);
-            }
+        for unit in limit.units().filter(|unit| unit.is_taken_in_pieces()) {
+            let message = format!(
+                "Destination/{name} takes requests, and {unit} are counted of connections that are passed through: limit requests, \
+                 tokens, spend or concurrency"
+            );
+            scope.problem(&format!("spec.limits[{index}].{unit}"), message);
         }
     }
 }

@@ -56,15 +56,7 @@ impl Writer<'_, '_> {
 
     fn limit(&mut self, owner: &Owner, spec: &LimitSpec) -> Option<Limit> {
         let path = self.path.clone();
-        let fields = [
-            ("requests", spec.requests.map(|amount| (Unit::Requests, amount))),
-            ("tokens", spec.tokens.map(|amount| (Unit::Tokens, amount))),
-            ("spend", spec.spend.map(|amount| (Unit::Spend, amount.0.0))),
-            ("bytes", spec.bytes.map(|amount| (Unit::Bytes, amount))),
-            ("seconds", spec.seconds.map(|amount| (Unit::Seconds, amount))),
-            ("concurrency", spec.concurrency.map(|amount| (Unit::Concurrency, amount))),
-        ];
-        let (unit, amount) = self.scope.exactly_one(&path, fields)?;
+        let (unit, amount) = self.scope.exactly_one(&path, spec.amounts().map(field))?;
         if amount == 0 {
             self.problem(
                 unit.as_str(),
@@ -146,6 +138,11 @@ impl Writer<'_, '_> {
             },
         }
     }
+}
+
+/// An amount beside the field that it is written in.
+pub(super) fn field((unit, amount): (Unit, Option<u64>)) -> (&'static str, Option<(Unit, u64)>) {
+    (unit.as_str(), amount.map(|amount| (unit, amount)))
 }
 
 fn id(owner: &Owner, unit: Unit, per: Option<Per>, key: LimitKey) -> Arc<str> {

@@ -16,15 +16,7 @@ pub(super) fn raises(
     let mut raises = Vec::new();
     for (index, spec) in written.iter() {
         let path = format!("spec.raises[{index}]");
-        let fields = [
-            ("requests", spec.requests.map(|by| (Unit::Requests, by))),
-            ("tokens", spec.tokens.map(|by| (Unit::Tokens, by))),
-            ("spend", spec.spend.map(|by| (Unit::Spend, by.0.0))),
-            ("bytes", spec.bytes.map(|by| (Unit::Bytes, by))),
-            ("seconds", spec.seconds.map(|by| (Unit::Seconds, by))),
-            ("concurrency", spec.concurrency.map(|by| (Unit::Concurrency, by))),
-        ];
-        let raised = scope.exactly_one(&path, fields);
+        let raised = scope.exactly_one(&path, spec.amounts().map(super::limit::field));
         let until = scope.required(&format!("{path}.until"), spec.until, "when it ends");
         for (field, text, what) in
             [("by", &spec.by, "who has raised it"), ("reason", &spec.reason, "why it is raised")]

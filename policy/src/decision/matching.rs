@@ -321,8 +321,8 @@ fn obstacle(grant: &Grant, call: &Call<'_>) -> Option<Reason> {
     if endpoint.deferred {
         return Some(Reason::DeferredCost);
     }
-    let needs_meter = grant.limits_unit(Unit::Tokens) || grant.limits_unit(Unit::Spend);
-    let is_known = endpoint.free || endpoint.bounded || is_session || (!needs_meter && endpoint.has_facts());
+    let is_known =
+        endpoint.free || endpoint.bounded || is_session || (!grant.limits_usage() && endpoint.has_facts());
     if is_known { None } else { Some(Reason::UnmeteredEndpoint) }
 }
 

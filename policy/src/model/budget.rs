@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer};
 use super::allowed::{AllowedNamespaces, SelectorSpec};
 use super::field::{Instant, List, Money};
 use super::grant::{CallerSpec, LimitSpec};
-use crate::limit::{LimitKey, Per};
+use crate::limit::{LimitKey, Per, Unit};
 use crate::name::{Name, Reference};
 
 /// Limits that calls are held to beside those of their grants.
@@ -29,7 +29,7 @@ pub(crate) struct BudgetSpec {
     /// record. `downgrade` lets it go on past the amount with a cheaper model. See [budgets](#what-becomes-of-a-call).
     #[schemars(extend("default" = "deny"))]
     pub(crate) on_exhausted: Option<OnExhaustedSpec>,
-    /// Percents of an amount, 1 to 100, and `forecast`. Once so much of one is used, or at this pace all of it will be before the window
+    /// Percents of an amount, 1 to 100, and `forecast`. Once so much of one is spent, or at this pace all of it will be before the window
     /// ends, it is told: see [thresholds](../gateway/README.md#thresholds-of-budgets). Without it 50, 80 and 100.
     pub(crate) thresholds: List<ThresholdSpec>,
     /// For a time, amounts are more.
@@ -88,12 +88,17 @@ pub(crate) struct DowngradeSpec {
     pub(crate) downgrade: Option<String>,
 }
 
-/// For a time, one of the amounts is more: exactly one of `requests`, `tokens`, `spend`, `bytes`, `seconds` and `concurrency`.
+/// For a time, one of the amounts is more: exactly one of `requests`, `tokens`, `inputTokens`, `outputTokens`, `cachedTokens`,
+/// `reasoningTokens`, `spend`, `bytes`, `seconds` and `concurrency`.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default, rename_all = "camelCase")]
 #[schemars(extend("required" = ["until", "by", "reason"], "oneOf" = [
     {"required": ["requests"]},
     {"required": ["tokens"]},
+    {"required": ["inputTokens"]},
+    {"required": ["outputTokens"]},
+    {"required": ["cachedTokens"]},
+    {"required": ["reasoningTokens"]},
     {"required": ["spend"]},
     {"required": ["bytes"]},
     {"required": ["seconds"]},
@@ -106,6 +111,18 @@ pub(crate) struct RaiseSpec {
     /// Tokens more.
     #[schemars(range(min = 1))]
     pub(crate) tokens: Option<u64>,
+    /// Input tokens more.
+    #[schemars(range(min = 1))]
+    pub(crate) input_tokens: Option<u64>,
+    /// Output tokens more.
+    #[schemars(range(min = 1))]
+    pub(crate) output_tokens: Option<u64>,
+    /// Cached tokens more.
+    #[schemars(range(min = 1))]
+    pub(crate) cached_tokens: Option<u64>,
+    /// Reasoning tokens more.
+    #[schemars(range(min = 1))]
+    pub(crate) reasoning_tokens: Option<u64>,
     /// Money more.
     pub(crate) spend: Option<Money>,
     /// Bytes more.
@@ -127,6 +144,24 @@ pub(crate) struct RaiseSpec {
     pub(crate) by: Option<String>,
     /// Why.
     pub(crate) reason: Option<String>,
+}
+
+impl RaiseSpec {
+    /// Each unit, and how much of it is written: it is one of them.
+    pub(crate) fn amounts(&self) -> [(Unit, Option<u64>); 10] {
+        [
+            (Unit::Requests, self.requests),
+            (Unit::Tokens, self.tokens),
+            (Unit::InputTokens, self.input_tokens),
+            (Unit::OutputTokens, self.output_tokens),
+            (Unit::CachedTokens, self.cached_tokens),
+            (Unit::ReasoningTokens, self.reasoning_tokens),
+            (Unit::Spend, self.spend.map(|by| by.0.0)),
+            (Unit::Bytes, self.bytes),
+            (Unit::Seconds, self.seconds),
+            (Unit::Concurrency, self.concurrency),
+        ]
+    }
 }
 
 impl<'de> Deserialize<'de> for ThresholdSpec {

@@ -1,14 +1,17 @@
 //! `kind: Grant`, as it is written.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::field::{List, Money};
 use crate::caller::{AccountName, Issuer};
-use crate::limit::{LimitKey, Per, StoreFailure};
+use crate::limit::{LimitKey, Per, StoreFailure, Unit};
 use crate::name::{Name, Reference};
 use crate::pattern::{
-    ActionPattern, MethodPattern, ModelPattern, OneOrAny, PathPattern, SpiffePattern, SubjectPattern,
+    ActionPattern, ClaimText, MethodPattern, ModelPattern, OneOrAny, PathPattern, SpiffePattern,
+    SubjectPattern,
 };
 use crate::upgrade::Upgrade;
 
@@ -87,6 +90,10 @@ pub(crate) struct TokenCallerSpec {
     pub(crate) issuer: Option<Issuer>,
     /// The `sub` of the tokens: exact, or the beginning of one and a `*`.
     pub(crate) subject: Option<SubjectPattern>,
+    /// What their tokens say besides, each by its name in `identity.tokens[].claims` of the settings: exact, or the beginning of a text and a
+    /// `*`. All of it holds; of a list, one of its texts. Only in a Budget.
+    #[schemars(with = "BTreeMap<String, ClaimText>")]
+    pub(crate) claims: BTreeMap<Name, ClaimText>,
 }
 
 /// The caller's own token.
@@ -146,12 +153,17 @@ pub(crate) struct ResponseHeader(Box<str>);
 #[error("this header is not withheld, so it needs no naming; the ones that are: {}", ResponseHeader::WITHHELD.join(", "))]
 pub(crate) struct ResponseHeaderError;
 
-/// How much may be used: exactly one of `requests`, `tokens`, `spend`, `bytes`, `seconds` and `concurrency`.
+/// How much may be used: exactly one of `requests`, `tokens`, `inputTokens`, `outputTokens`, `cachedTokens`, `reasoningTokens`, `spend`,
+/// `bytes`, `seconds` and `concurrency`.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default, rename_all = "camelCase")]
 #[schemars(extend("oneOf" = [
     {"required": ["requests", "per"]},
     {"required": ["tokens", "per"]},
+    {"required": ["inputTokens", "per"]},
+    {"required": ["outputTokens", "per"]},
+    {"required": ["cachedTokens", "per"]},
+    {"required": ["reasoningTokens", "per"]},
     {"required": ["spend", "per"]},
     {"required": ["bytes", "per"]},
     {"required": ["seconds", "per"]},
@@ -164,6 +176,18 @@ pub(crate) struct LimitSpec {
     /// Input and output tokens together, as the provider bills them.
     #[schemars(range(min = 1))]
     pub(crate) tokens: Option<u64>,
+    /// Tokens that models read, those of a prompt cache included.
+    #[schemars(range(min = 1))]
+    pub(crate) input_tokens: Option<u64>,
+    /// Tokens that models write, reasoning included.
+    #[schemars(range(min = 1))]
+    pub(crate) output_tokens: Option<u64>,
+    /// Tokens that models read from the provider's prompt cache. A call is held at all that it may read.
+    #[schemars(range(min = 1))]
+    pub(crate) cached_tokens: Option<u64>,
+    /// Tokens of reasoning, where the provider tells them apart from other output. A call is held at all that it may write.
+    #[schemars(range(min = 1))]
+    pub(crate) reasoning_tokens: Option<u64>,
     /// What calls cost.
     pub(crate) spend: Option<Money>,
     /// Bytes that pass both ways, where connections are passed through. A connection is cut when they are used up, and with the window in
@@ -193,6 +217,29 @@ pub(crate) struct LimitSpec {
     pub(crate) window: Option<WindowWord>,
     /// The IANA name of the timezone whose midnight a calendar window begins at. Without it UTC.
     pub(crate) timezone: Option<String>,
+}
+
+impl LimitSpec {
+    /// Each unit, and how much of it is written: it is one of them.
+    pub(crate) fn amounts(&self) -> [(Unit, Option<u64>); 10] {
+        [
+            (Unit::Requests, self.requests),
+            (Unit::Tokens, self.tokens),
+            (Unit::InputTokens, self.input_tokens),
+            (Unit::OutputTokens, self.output_tokens),
+            (Unit::CachedTokens, self.cached_tokens),
+            (Unit::ReasoningTokens, self.reasoning_tokens),
+            (Unit::Spend, self.spend.map(|amount| amount.0.0)),
+            (Unit::Bytes, self.bytes),
+            (Unit::Seconds, self.seconds),
+            (Unit::Concurrency, self.concurrency),
+        ]
+    }
+
+    /// The units of which an amount is written.
+    pub(crate) fn units(&self) -> impl Iterator<Item = Unit> {
+        self.amounts().into_iter().filter_map(|(unit, amount)| amount.map(|_| unit))
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]

@@ -20,7 +20,7 @@ use crate::caller::{AccountName, Issuer};
 use crate::hash::GrantHash;
 use crate::name::{Name, Reference};
 use crate::pattern::{
-    ActionPattern, HostPattern, MethodPattern, ModelPattern, OneOrAny, PathPattern, SpiffePattern,
+    ActionPattern, ClaimText, HostPattern, MethodPattern, ModelPattern, OneOrAny, PathPattern, SpiffePattern,
     SubjectPattern,
 };
 
@@ -156,6 +156,7 @@ schema_forms! {
     ModelPattern: "model pattern", {"type": "string", "pattern": "^([!-)+-~]{1,128}|[!-)+-~]{0,128}\\*)$"};
     ActionPattern: "action pattern", {"type": "string", "pattern": "^([A-Za-z0-9]{1,128}|[A-Za-z0-9]{0,128}\\*)$"};
     SpiffePattern: "SPIFFE pattern", {"type": "string", "maxLength": 2048, "pattern": "^spiffe://[a-z0-9._-]{1,255}(/|$)"};
+    ClaimText: "claim pattern", {"type": "string", "pattern": "^([^*]{1,255}|[^*]{0,255}\\*)$"};
     SubjectPattern: "subject pattern", {"type": "string", "pattern": "^([^*]{1,255}|[^*]{0,255}\\*)$"};
     GrantHash: "hash", {"type": "string", "pattern": "^sha256:[0-9a-f]{64}$"};
     Issuer: "issuer", {"type": "string", "pattern": "^[A-Za-z0-9._~:/@%-]{1,512}$"};

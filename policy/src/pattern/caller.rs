@@ -10,10 +10,10 @@ use std::str::FromStr;
 
 use serde::Deserialize;
 
-use super::Segments;
+use super::{ClaimPattern, Segments};
 use crate::caller::{
-    self, AccountName, Identity, Issuer, ServiceAccount, SpiffeError, SpiffeId, TokenError, TokenSubject,
-    TrustDomain,
+    self, AccountName, Caller, Identity, Issuer, ServiceAccount, SpiffeError, SpiffeId, TokenError,
+    TokenSubject, TrustDomain,
 };
 use crate::name::Name;
 
@@ -29,7 +29,36 @@ pub enum CallerPattern {
 }
 
 impl CallerPattern {
-    /// Whether it stands for this identity.
+    /// Whether it stands for this caller.
+    pub fn names(&self, caller: &Caller) -> bool {
+        match (self, caller.id()) {
+            (Self::Token(pattern), Identity::Token(token)) => {
+                pattern.is_subject(token)
+                    && pattern.claims.iter().all(|claim| claim.holds_of(caller.claims()))
+            }
+            (_, id) => self.matches(id),
+        }
+    }
+
+    /// Those claims that it asks for besides.
+    pub(crate) fn claims(&self) -> &[ClaimPattern] {
+        match self {
+            Self::Token(pattern) => &pattern.claims,
+            Self::Spiffe(_) | Self::ServiceAccount(_) => &[],
+        }
+    }
+
+    /// The identities that it stands for, whatever it asks for besides.
+    pub(crate) fn of_identities(&self) -> Cow<'_, Self> {
+        match self {
+            Self::Token(pattern) if !pattern.claims.is_empty() => {
+                Cow::Owned(Self::Token(TokenPattern::new(pattern.issuer.clone(), pattern.subject.clone())))
+            }
+            _ => Cow::Borrowed(self),
+        }
+    }
+
+    /// Whether it stands for whoever has this identity: never where it asks for claims.
     pub fn matches(&self, id: &Identity) -> bool {
         match (self, id) {
             (Self::Spiffe(pattern), Identity::Spiffe(id)) => pattern.matches(id),
@@ -206,6 +235,8 @@ impl fmt::Display for ServiceAccountPattern {
 pub struct TokenPattern {
     subject: SubjectPattern,
     issuer: Issuer,
+    /// All of them hold.
+    claims: Box<[ClaimPattern]>,
 }
 
 /// A subject, or the beginning of one with a trailing `*`. An exact one comes before a beginning, a longer beginning before a shorter one.
@@ -256,11 +287,21 @@ impl TryFrom<String> for SubjectPattern {
 impl TokenPattern {
     /// The subjects of `issuer` that `subject` stands for.
     pub fn new(issuer: Issuer, subject: SubjectPattern) -> Self {
-        Self { subject, issuer }
+        Self { subject, issuer, claims: Box::default() }
     }
 
-    /// Whether it stands for this subject.
-    pub fn matches(&self, token: &TokenSubject) -> bool {
+    /// Those of them whose tokens have these claims.
+    #[must_use]
+    pub fn with_claims(self, claims: impl IntoIterator<Item = ClaimPattern>) -> Self {
+        Self { claims: claims.into_iter().collect(), ..self }
+    }
+
+    /// Whether it stands for this subject, whatever its tokens say besides.
+    fn matches(&self, token: &TokenSubject) -> bool {
+        self.claims.is_empty() && self.is_subject(token)
+    }
+
+    fn is_subject(&self, token: &TokenSubject) -> bool {
         let (pattern, subject) = (&*self.subject.escaped, token.escaped_subject());
         let is_one =
             if self.subject.is_beginning { subject.starts_with(pattern) } else { subject == pattern };
@@ -271,6 +312,7 @@ impl TokenPattern {
 impl fmt::Display for TokenPattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let star = if self.subject.is_beginning { "*" } else { "" };
-        write!(f, "{}{}#{}{star}", TokenSubject::SCHEME, self.issuer, self.subject.escaped)
+        write!(f, "{}{}#{}{star}", TokenSubject::SCHEME, self.issuer, self.subject.escaped)?;
+        self.claims.iter().try_for_each(|claim| write!(f, " {claim}"))
     }
 }

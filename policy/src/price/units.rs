@@ -158,6 +158,11 @@ impl Units {
         self.sum(&Item::WRITTEN)
     }
 
+    /// Tokens that the model read from the provider's prompt cache.
+    pub fn cached(&self) -> u64 {
+        self.sum(&[Item::CacheRead, Item::CacheReadAudio, Item::CacheReadImage])
+    }
+
     /// Searches that the provider ran, of any kind.
     pub fn searches(&self) -> u64 {
         self.sum(&[Item::WebSearches, Item::PreviewSearches, Item::FileSearches])

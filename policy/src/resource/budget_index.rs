@@ -9,7 +9,7 @@ use super::budget::{Budget, CallSelector};
 use super::caller_index::{CallerIndex, NamesCallers};
 use super::destination::{Destination, Protocol};
 use super::grant::Grant;
-use crate::caller::Identity;
+use crate::caller::Caller;
 use crate::limit::Unit;
 use crate::map::Map;
 use crate::name::ResourceId;
@@ -87,7 +87,7 @@ impl BudgetIndex {
     }
 
     /// The grants of this caller with the limits of the budgets that calls by them are held to.
-    pub(crate) fn hold<'a>(&self, caller: &Identity, grants: impl Iterator<Item = &'a mut Arc<Grant>>) {
+    pub(crate) fn hold<'a>(&self, caller: &Caller, grants: impl Iterator<Item = &'a mut Arc<Grant>>) {
         let named: Vec<&Arc<BudgetChain>> = self.of_some.naming(caller).map(|(chain, _)| chain).collect();
         for grant in grants {
             let all = named.iter().copied().chain(self.of_all.of(grant));
@@ -134,7 +134,15 @@ fn lineage(budget: &Arc<Budget>, all: &BTreeMap<ResourceId, Arc<Budget>>) -> Vec
 fn is_counted(unit: Unit, destination: &Destination) -> bool {
     match unit {
         Unit::Requests | Unit::Concurrency => true,
-        Unit::Tokens | Unit::Spend => destination.http().is_some_and(|http| !http.dialect.is_plain()),
         Unit::Bytes | Unit::Seconds => !matches!(destination.protocol, Protocol::Http(_)),
+        Unit::Tokens
+        | Unit::InputTokens
+        | Unit::OutputTokens
+        | Unit::CachedTokens
+        | Unit::ReasoningTokens
+        | Unit::Spend => destination.http().is_some_and(|http| !http.dialect.is_plain()),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use crate::caller::Identity;
+use crate::caller::Caller;
 use crate::map::Map;
 use crate::pattern::CallerPattern;
 
@@ -41,7 +41,7 @@ impl<T: NamesCallers> CallerIndex<T> {
         let mut by_beginning: Map<Box<str>, Vec<PatternPlace>> = Map::default();
         for (resource, named) in resources.iter().enumerate() {
             for (pattern, callers) in named.callers().iter().enumerate() {
-                let text = callers.to_string();
+                let text = callers.of_identities().to_string();
                 let places = by_beginning.entry(beginning(&text).into()).or_default();
                 places.push(PatternPlace { resource, pattern });
             }
@@ -51,13 +51,13 @@ impl<T: NamesCallers> CallerIndex<T> {
     }
 
     /// The resources that name this caller, each with which of its patterns is the most specific that does.
-    pub(crate) fn naming(&self, id: &Identity) -> impl Iterator<Item = (&Arc<T>, usize)> {
-        let text = id.as_str();
+    pub(crate) fn naming(&self, caller: &Caller) -> impl Iterator<Item = (&Arc<T>, usize)> {
+        let text = caller.id().as_str();
         let begun = text.match_indices(SEPARATORS).map(|(at, _)| at + 1).filter(|end| *end < text.len());
         let keys = begun.chain([text.len()]).take_while(|end| *end <= self.longest);
         let under = keys.filter_map(|end| self.by_beginning.get(text.get(..end)?)).flatten();
         let mut places: Vec<PatternPlace> =
-            under.filter(|place| self.pattern(**place).matches(id)).copied().collect();
+            under.filter(|place| self.pattern(**place).names(caller)).copied().collect();
         places.sort_by_key(|place| (place.resource, self.pattern(*place)));
         places.dedup_by_key(|place| place.resource);
         places.into_iter().map(|place| (&self.resources[place.resource], place.pattern))

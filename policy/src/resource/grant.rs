@@ -118,9 +118,14 @@ impl Grant {
         self.limits.iter().any(|limit| limit.unit == unit)
     }
 
+    /// Whether it limits tokens, of whatever kind, or spend.
+    pub fn limits_usage(&self) -> bool {
+        self.limits.iter().any(|limit| limit.unit.is_metered())
+    }
+
     /// Whether what the call asks for decides: models are limited, or tokens or spend are.
     pub fn limits_content(&self) -> bool {
-        !self.allow.models.is_empty() || self.limits_unit(Unit::Tokens) || self.limits_unit(Unit::Spend)
+        !self.allow.models.is_empty() || self.limits_usage()
     }
 }
 

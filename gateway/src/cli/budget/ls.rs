@@ -5,16 +5,19 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anstyle::Style;
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, bail};
 use clap::{Args, ValueEnum};
 use jiff::Timestamp;
+use tollgate_policy::name::ResourceId;
 use tollgate_policy::policy::Policy;
 
 use super::outcome::shown;
+use super::split::{self, SplitBy};
 use crate::app;
 use crate::budgets::{self, BudgetListing};
 use crate::cli::admin;
 use crate::cli::check::Subject;
+use crate::cli::report::LedgerLocation;
 use crate::cli::{complain, output};
 use crate::ledger;
 use crate::quota::{LimitUsage, Quota};
@@ -25,9 +28,16 @@ use crate::table::{Column, Cut, Page, Table, YELLOW, visible};
 const MUCH: f64 = 80.0;
 
 #[derive(Debug, Args)]
-#[command(after_help = "Example:
-  tollgate budget ls --format json")]
+#[command(after_help = "Examples:
+  tollgate budget ls --format json
+  tollgate budget ls team --by caller        # who spent how much of it since its windows began")]
 pub(super) struct LsArgs {
+    /// This Budget alone
+    #[arg(value_name = "NAME")]
+    budget: Option<ResourceId>,
+    /// Show instead who spent how much of it since its windows began, from the records of the ledger
+    #[arg(long, value_enum, requires = "budget", value_name = "WHAT")]
+    by: Option<SplitBy>,
     /// Settings of the process; tollgate.yaml unless given
     #[arg(long, value_name = "FILE", env = "TOLLGATE_CONFIG")]
     config: Option<PathBuf>,
@@ -48,7 +58,20 @@ enum Format {
 }
 
 pub(super) fn run(args: &LsArgs) -> anyhow::Result<()> {
-    let listed = listed(args)?;
+    let mut listed = listed(args)?;
+    if let Some(budget) = &args.budget {
+        listed.retain(|line| line.budget == budget.as_str());
+        if listed.is_empty() {
+            bail!("there is no Budget {budget}");
+        }
+    }
+    if let Some(by) = args.by {
+        let shares = split::shares(&listed, by, &LedgerLocation::of_settings(args.config.clone()))?;
+        return output::print("the shares", |out| match args.format {
+            Format::Table => split::write_table(&shares, out, Page::stdout()),
+            Format::Json => output::json(&shares, out),
+        });
+    }
     output::print("the list", |out| match args.format {
         Format::Table => write_table(&listed, out, Page::stdout()),
         Format::Json => output::json(&listed, out),

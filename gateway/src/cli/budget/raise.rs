@@ -9,7 +9,7 @@ use clap::Args;
 use clap::builder::PossibleValuesParser;
 use jiff::Timestamp;
 use serde_json::Value;
-use tollgate_policy::limit::{LimitKey, Per};
+use tollgate_policy::limit::{LimitKey, Per, Unit};
 use tollgate_policy::model::Interval;
 use tollgate_policy::name::ResourceId;
 
@@ -28,7 +28,7 @@ pub(super) struct RaiseArgs {
     /// The Budget
     #[arg(value_name = "NAME")]
     budget: ResourceId,
-    /// By how much: money as "200 USD", or a number with requests, tokens, bytes, seconds or concurrency
+    /// By how much: money as "200 USD", or a number with the unit of the limit, as in "1000 requests" or "50000 outputTokens"
     #[arg(long, value_name = "AMOUNT")]
     by: String,
     /// When it ends: a time as 2026-12-31T00:00:00Z, or how long from now (12h, 7d)
@@ -95,16 +95,21 @@ fn item(args: &RaiseArgs, now: Timestamp) -> anyhow::Result<String> {
 }
 
 fn amount(by: &str) -> anyhow::Result<String> {
-    const FORM: &str = "write \"200 USD\", or a number with requests, tokens, bytes, seconds or concurrency";
-    let Some((number, unit)) = by.trim().split_once(' ') else { bail!("--by: `{by}` has no unit: {FORM}") };
-    let unit = unit.trim();
-    match unit {
+    let units = || Unit::ALL.into_iter().filter(|unit| *unit != Unit::Spend).map(Unit::as_str);
+    let form = || {
+        let units: Vec<_> = units().collect();
+        format!("write \"200 USD\", or a number with one of {}", units.join(", "))
+    };
+    let Some((number, unit)) = by.trim().split_once(' ') else {
+        bail!("--by: `{by}` has no unit: {}", form())
+    };
+    match unit.trim() {
         "USD" => Ok(format!("spend: {number} USD")),
-        "requests" | "tokens" | "bytes" | "seconds" | "concurrency" => match number.parse::<u64>() {
+        unit if units().any(|known| known == unit) => match number.parse::<u64>() {
             Ok(number) => Ok(format!("{unit}: {number}")),
-            Err(_) => bail!("--by: `{number}` is no whole number: {FORM}"),
+            Err(_) => bail!("--by: `{number}` is no whole number: {}", form()),
         },
-        _ => bail!("--by: `{unit}` is no unit: {FORM}"),
+        unit => bail!("--by: `{unit}` is no unit: {}", form()),
     }
 }
 

@@ -17,6 +17,7 @@ use tollgate_policy::caller::{
 };
 use tollgate_policy::name::Name;
 
+use super::claims::ClaimPath;
 use super::keys::{KeySet, Thumbprint};
 use super::refusal::TokenRefusal;
 use super::settings::{IssuerKind, SignatureWord, TokenIssuerSettings};
@@ -36,6 +37,7 @@ pub(super) struct TokenIssuer {
     iss: Option<Issuer>,
     pub(super) audience: String,
     vouching: Vouching,
+    pub(super) claims: Vec<ClaimPath>,
     algorithms: Vec<Algorithm>,
     pub(super) source: KeySource,
     keys: ArcSwapOption<KeySet>,
@@ -127,6 +129,7 @@ impl TokenIssuer {
             iss: settings.issuer.clone(),
             audience: settings.audience.clone(),
             vouching,
+            claims: settings.claims.clone().into_iter().collect(),
             algorithms: words.iter().map(|word| word.algorithm()).collect(),
             source,
             keys: ArcSwapOption::empty(),

@@ -1,5 +1,6 @@
 //! What the settings say of the tokens that prove callers.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use jsonwebtoken::Algorithm;
@@ -27,6 +28,11 @@ pub struct TokenIssuerSettings {
     #[serde(default)]
     #[schemars(with = "Option<String>")]
     pub trust_domain: Option<TrustDomain>,
+    /// For `oidc`: the claims that Budgets select calls by, each by a name of its own, with the keys that lead to it in the token, as in
+    /// `{team: [team], roles: [realm_access, roles]}`.
+    #[serde(default)]
+    #[schemars(with = "BTreeMap<String, Vec<String>>")]
+    pub claims: BTreeMap<Name, Vec<String>>,
     /// Where the keys are that verify its tokens.
     pub keys: KeySettings,
     /// The algorithms that its tokens may be signed with.
@@ -180,6 +186,15 @@ impl TokenIssuerSettings {
         wrong(!is_spiffe && self.trust_domain.is_some(), ".trustDomain", "only `spiffe` has a trust domain");
         let is_missing = is_spiffe && self.trust_domain.is_none();
         wrong(is_missing, ".trustDomain", "this is required: whose SPIFFE ids the tokens may say");
+        let is_oidc = kind == IssuerKind::Oidc;
+        wrong(
+            !is_oidc && !self.claims.is_empty(),
+            ".claims",
+            "only callers of `oidc` are selected by claims",
+        );
+        let is_nowhere = |keys: &Vec<String>| keys.is_empty() || keys.iter().any(String::is_empty);
+        let message = "a claim is at the keys that lead to it, as in `{roles: [realm_access, roles]}`";
+        wrong(self.claims.values().any(is_nowhere), ".claims", message);
         let is_known = |other: &Self| other.trust_domain == self.trust_domain;
         wrong(
             self.trust_domain.is_some() && before.iter().any(is_known),

@@ -323,9 +323,7 @@ impl Live {
         let lines = self.usage.get(&limit.id).map(Vec::as_slice).unwrap_or_default();
         let shown = |amount: u64| match limit.unit {
             Unit::Spend => NanoUsd(amount).to_string(),
-            Unit::Requests | Unit::Tokens | Unit::Concurrency | Unit::Bytes | Unit::Seconds => {
-                amount.to_string()
-            }
+            _ => amount.to_string(),
         };
         let left = lines.iter().map(|it| it.amount.saturating_sub(it.taken())).min();
         let mut said = json!({

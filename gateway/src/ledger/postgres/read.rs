@@ -3,6 +3,7 @@
 //! **Invariant:** all that one reader reads is of one moment, and it changes nothing.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use futures_util::TryStreamExt;
 use jiff::Timestamp;
@@ -14,6 +15,8 @@ use super::session::{DatabaseSession, PostgresServer, failed};
 use super::{grouped, schema};
 use crate::ledger::LedgerError;
 use crate::ledger::calls::{Call, Object, Wanted};
+use crate::ledger::charged::{BEFORE_HOLD, ChargedKey, ChargedSum, ChargedSums, ChargedWindow};
+use crate::ledger::dimension::Dimension;
 use crate::ledger::grouping::{GroupRow, Grouping, Summed};
 use crate::ledger::record::RecordId;
 use crate::ledger::segment::Known;
@@ -172,6 +175,32 @@ impl SharedReader {
         let mut call = [Call::of_record(wanted, object(row, 0)?)];
         self.correct(&mut call)?;
         Ok(call.into_iter().next())
+    }
+
+    /// Who was charged what of these limits since their windows began, over all replicas. Corrections count where their calls do.
+    pub(crate) fn charged(
+        &mut self,
+        windows: &[ChargedWindow],
+        dimension: Dimension,
+    ) -> Result<ChargedSums, LedgerError> {
+        let sql = "SELECT coalesce(charge->>'key', ''), coalesce(record->>$4::text, ''), sum((charge->>'amount')::numeric)::bigint,
+                       count(*) FILTER (WHERE corrects IS NULL)
+                   FROM tollgate.records, json_array_elements(record->'charges') charge
+                   WHERE at >= $3::text::timestamptz AND charge->>'limit' = $1
+                       AND coalesce(record->>'held_at', record->>'at')::timestamptz >= $2::text::timestamptz
+                   GROUP BY 1, 2";
+        let mut sums = ChargedSums::new();
+        for ChargedWindow { limit, since } in windows {
+            let earliest = since.saturating_sub(BEFORE_HOLD).unwrap_or(*since).to_string();
+            let (id, begun, name) = (&**limit, since.to_string(), dimension.as_str());
+            let parameters: [&(dyn ToSql + Sync); 4] = [&id, &begun, &earliest, &name];
+            for row in self.query(sql, &parameters)? {
+                let (key, text): (&str, &str) = (row.try_get(0)?, row.try_get(1)?);
+                let key = ChargedKey { limit: Arc::clone(limit), key: key.into(), text: text.into() };
+                sums.insert(key, ChargedSum { amount: row.try_get(2)?, calls: row.try_get(3)? });
+            }
+        }
+        Ok(sums)
     }
 
     /// Takes in what was found out later of these calls.

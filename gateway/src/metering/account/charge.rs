@@ -10,14 +10,14 @@ use tollgate_policy::price::{Item, NanoUsd, Units};
 use super::{Account, AnswerFacts, LearntUsage};
 use crate::ledger::{Bounded, UsageSource};
 use crate::metering::permitted::PermittedCall;
-use crate::quota::{Demand, Hold};
+use crate::quota::{Demand, Hold, TokenDemand};
 
 impl Account {
     /// Puts what was learnt into the record, and settles the hold by it, or releases that of a call that was not sent.
     pub(super) fn book(&mut self, usage: LearntUsage, hold: Option<Hold>, was_sent: bool) {
         let ((tokens, spend), requests) = match self.call.take() {
             Some(call) => (self.charge(&call, usage, was_sent), call.demand().requests),
-            None => ((0, NanoUsd::ZERO), 1),
+            None => (Default::default(), 1),
         };
         let Some(hold) = hold else { return };
         self.record.held_at = Some(hold.opened());
@@ -34,29 +34,29 @@ impl Account {
     }
 
     /// The tokens and the money that the call is charged.
-    fn charge(&mut self, call: &PermittedCall, usage: LearntUsage, was_sent: bool) -> (u64, NanoUsd) {
-        let held = call.bound.map(|bound| (bound.tokens, bound.spend));
+    fn charge(&mut self, call: &PermittedCall, usage: LearntUsage, was_sent: bool) -> (TokenDemand, NanoUsd) {
+        let held = call.bound.map(|bound| (bound.tokens(), bound.spend));
         let (tokens, spend) = match usage {
-            LearntUsage::Unbilled => return (0, NanoUsd::ZERO),
+            LearntUsage::Unbilled => return Default::default(),
             LearntUsage::Plain => {
                 // What it was cannot be read off the call, so what it cost is not known.
                 self.record.unpriced |= was_sent && self.is_paid_unread(call);
-                return (0, NanoUsd::ZERO);
+                return Default::default();
             }
             LearntUsage::Reported { units, told, drained } => {
                 let source = if drained { UsageSource::Drained } else { UsageSource::Reported };
                 let cost = self.tell(call, &units, &told, source);
-                (units.tokens(), cost.unwrap_or(NanoUsd::ZERO))
+                (TokenDemand::used(&units), cost.unwrap_or(NanoUsd::ZERO))
             }
             LearntUsage::Unknown { units, told } => {
                 let estimate = self.tell(call, &units, &told, UsageSource::Estimated);
-                held.unwrap_or_else(|| (units.tokens(), estimate.unwrap_or(NanoUsd::ZERO)))
+                held.unwrap_or_else(|| (TokenDemand::used(&units), estimate.unwrap_or(NanoUsd::ZERO)))
             }
             LearntUsage::Estimated { units, told } => {
                 let estimate = self.tell(call, &units, &told, UsageSource::Estimated);
                 let estimate = estimate.unwrap_or(NanoUsd::ZERO);
-                let most = held.unwrap_or((u64::MAX, estimate));
-                (units.tokens().min(most.0), estimate.min(most.1))
+                let used = TokenDemand::used(&units);
+                held.map_or((used, estimate), |(most, spend)| (used.at_most(&most), estimate.min(spend)))
             }
         };
         self.record.cost = call.price().map(|_| spend);

@@ -6,7 +6,6 @@ use std::time::Instant;
 use http::StatusCode;
 use jiff::Timestamp;
 use tollgate_policy::denial::{Denial, Reason};
-use tollgate_policy::price::NanoUsd;
 use tollgate_policy::target::{Passage, Target};
 
 use super::{Account, LearntUsage, unavailable};
@@ -69,7 +68,7 @@ impl Account {
     /// # Errors
     /// Which limit has no more, or `ledger_unavailable`; what was allowed before still is.
     pub(crate) async fn extend(&mut self, bytes: u64, seconds: u64) -> Result<Allowance, Denial> {
-        let piece = Demand { requests: 0, tokens: 0, spend: NanoUsd::ZERO, bytes, seconds };
+        let piece = Demand { bytes, seconds, ..Demand::default() };
         let Some(reservation) = self.phase.reservation_mut() else { return Ok(Allowance::default()) };
         let quota = &self.core.shared.quota;
         quota.extend_soon(&mut reservation.hold, &piece, Timestamp::now()).await?;

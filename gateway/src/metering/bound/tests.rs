@@ -150,7 +150,7 @@ fn a_refusal_says_what_makes_a_call_large() {
 fn output_is_bounded_by_the_cap_times_the_choices() {
     let two = known(&Facts { output_cap: Some(500), choices: 2, ..facts(100) });
     assert_eq!((two.output_tokens, two.write_cap), (1000, None));
-    assert_eq!(two.tokens, two.input_tokens + 1000);
+    assert_eq!(two.tokens().all, two.input_tokens + 1000);
     let large = known(&Facts { output_cap: Some(1_000_000), ..facts(100) });
     assert_eq!(large.output_tokens, 8000, "no model writes more than its maximum");
 }
@@ -200,7 +200,7 @@ fn a_free_endpoint_is_bounded_by_nothing_at_all() {
 fn without_a_price_tokens_are_bounded_and_spend_is_not_stated() {
     let capped = Facts { output_cap: Some(50), ..facts(100) };
     let bounded = bound(&capped, &chat(), None, Terms::default()).unwrap();
-    assert_eq!((bounded.tokens, bounded.spend), (100 + PROMPT_ALLOWANCE + 50, NanoUsd::ZERO));
+    assert_eq!((bounded.tokens().all, bounded.spend), (100 + PROMPT_ALLOWANCE + 50, NanoUsd::ZERO));
 }
 
 #[test]
@@ -269,7 +269,7 @@ proptest! {
         let share = |part: u64| held.input_tokens * part / 300;
         let [input, cache_read, cache_write_5m] = read.map(share);
         let units = Units { input, cache_read, cache_write_5m, output: held.output_tokens * write / 100, ..Units::default() };
-        prop_assert!(units.tokens() <= held.tokens);
+        prop_assert!(units.read() <= held.input_tokens && units.written() <= held.output_tokens);
         prop_assert!(price("known").cost(&units, served) <= held.spend);
     }
 }

@@ -11,7 +11,7 @@ fn seconds(amount: u64) -> Limit {
 }
 
 fn piece(bytes: u64, seconds: u64) -> Demand {
-    Demand { requests: 1, tokens: 0, spend: NanoUsd::ZERO, bytes, seconds }
+    Demand { requests: 1, bytes, seconds, ..Demand::default() }
 }
 
 /// Takes pieces until there are no more; how many, and why not.

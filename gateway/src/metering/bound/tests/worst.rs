@@ -209,7 +209,8 @@ fn settles_within_its_hold(
     units.cache_write_1h += left;
     units.set(Item::WRITTEN[roll(dice, Item::WRITTEN.len() as u64) as usize], call.written);
     let cost = price.cost(&units, facts.tier.as_deref());
-    if units.tokens() <= held.tokens && cost <= held.spend {
+    let is_held = units.read() <= held.input_tokens && units.written() <= held.output_tokens;
+    if is_held && cost <= held.spend {
         return Ok(());
     }
     let shown = body.chars().take(300).collect::<String>();
