@@ -13,6 +13,7 @@ use super::session::PostgresServer;
 use crate::ledger::chain::ChainHead;
 use crate::ledger::record::RecordId;
 use crate::ledger::segment::{Known, SegmentEnd};
+use crate::ledger::timed_sums::TimeUnit;
 use crate::ledger::verify::{Verification, verify_against};
 use crate::ledger::{LedgerError, chain, replica, segment};
 
@@ -114,12 +115,12 @@ fn amount([records, cost]: [i64; 2]) -> String {
 
 /// Replicas whose sums are not those of what was given.
 fn sums(reader: &mut SharedReader, result: &mut Verification) -> Result<(), LedgerError> {
-    for (table, per) in [("sums", "minute"), ("sums_by_hour", "hour")] {
+    for TimeUnit { suffix, column: per, .. } in TimeUnit::ALL {
         let sql = format!(
             "WITH given AS (
                 SELECT replica, sum(requests)::bigint AS requests, sum(cost)::bigint AS cost FROM tollgate.vouched GROUP BY 1
             ), has AS (
-                SELECT replica, sum(requests)::bigint AS requests, sum(cost)::bigint AS cost FROM tollgate.{table} GROUP BY 1
+                SELECT replica, sum(requests)::bigint AS requests, sum(cost)::bigint AS cost FROM tollgate.sums{suffix} GROUP BY 1
             )
             SELECT coalesce(r.name, 'of an unknown id'),
                 coalesce(given.requests, 0), coalesce(given.cost, 0), coalesce(has.requests, 0), coalesce(has.cost, 0)
