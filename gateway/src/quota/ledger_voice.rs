@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tollgate_policy::limit::slices::ReplicaId;
 use tollgate_policy::limit::slices::keeper::{Keeper, Seen};
@@ -48,6 +49,7 @@ pub(super) struct Recall {
     voice: LedgerVoice,
     told: Option<StoreLife>,
     due: Option<StoreLife>,
+    reading: Option<JoinHandle<(Vec<AskedWindow>, Vec<ChargedReplica>)>>,
 }
 
 /// Gives back what replicas had leased that have ended.
@@ -91,6 +93,39 @@ impl LedgerVoice {
         let work = move || read(&mut ChargeReader::open(&server)?, &own, &windows);
         let read = tokio::task::spawn_blocking(work).await;
         read.unwrap_or_else(|_| Err(LedgerError::Unavailable))
+    }
+}
+
+impl LedgerVoice {
+    /// What was charged to other replicas in these windows; nothing where the database does not say it in time.
+    async fn others(
+        self,
+        windows: Vec<AskedWindow>,
+        patience: Duration,
+    ) -> (Vec<AskedWindow>, Vec<ChargedReplica>) {
+        let deadline = Instant::now() + patience;
+        loop {
+            let read = self.read(&windows, |reader, own, windows| reader.others(own, windows));
+            let error = match tokio::time::timeout_at(deadline, read).await {
+                Ok(Ok(gone)) => {
+                    tracing::info!(
+                        replicas = gone.len(),
+                        "the store of shared limits is told what the ledger's database says of other replicas"
+                    );
+                    return (windows, gone);
+                }
+                Ok(Err(error)) => chain(&error),
+                Err(_) => format!("no answer within {} ms", patience.as_millis()),
+            };
+            if Instant::now() + AGAIN >= deadline {
+                tracing::warn!(
+                    error,
+                    "the store of shared limits has lost something, and the ledger's database does not say what replicas have spent that are gone: it counts for nothing"
+                );
+                return (windows, Vec::new());
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
     }
 }
 
@@ -158,7 +193,7 @@ impl Telling<'_> {
 
 impl Recall {
     pub(super) fn new(voice: LedgerVoice) -> Self {
-        Self { voice, told: None, due: None }
+        Self { voice, told: None, due: None, reading: None }
     }
 
     /// Notes the process that has this replica's shares.
@@ -178,7 +213,7 @@ impl Recall {
         }
     }
 
-    /// Tells it, if that is due, before anything else is told. The database is waited for so long.
+    /// Tells it, if that is due. Whether it still waits for the database, which it does for so long; then all is not told yet.
     ///
     /// # Errors
     /// Where the store fails: it is told again.
@@ -187,42 +222,25 @@ impl Recall {
         (quota, replicas): (&Quota, &Replicas),
         store: &mut SliceStore,
         patience: Duration,
-    ) -> Result<(), SliceStoreError> {
-        let Some(life) = self.due.clone() else { return Ok(()) };
-        let windows = quota.asked_windows(Timestamp::now());
-        let telling = Telling { quota, replicas, windows: &windows };
-        for replica in self.read(&windows, patience).await {
-            telling.speak(store, &replica, 0, false).await?;
+    ) -> Result<bool, SliceStoreError> {
+        let Some(life) = self.due.clone() else { return Ok(false) };
+        let reading = self.reading.get_or_insert_with(|| {
+            let windows = quota.asked_windows(Timestamp::now());
+            tokio::spawn(self.voice.clone().others(windows, patience))
+        });
+        if !reading.is_finished() {
+            return Ok(true);
+        }
+        let read = reading.await;
+        self.reading = None;
+        if let Ok((windows, gone)) = read {
+            let telling = Telling { quota, replicas, windows: &windows };
+            for replica in gone {
+                telling.speak(store, &replica, 0, false).await?;
+            }
         }
         (self.told, self.due) = (Some(life), None);
-        Ok(())
-    }
-
-    async fn read(&self, windows: &[AskedWindow], patience: Duration) -> Vec<ChargedReplica> {
-        let deadline = Instant::now() + patience;
-        loop {
-            let read = self.voice.read(windows, |reader, own, windows| reader.others(own, windows));
-            let error = match tokio::time::timeout_at(deadline, read).await {
-                Ok(Ok(replicas)) => {
-                    let replicas_count = replicas.len();
-                    tracing::info!(
-                        replicas = replicas_count,
-                        "the store of shared limits is told what the ledger's database says of other replicas"
-                    );
-                    return replicas;
-                }
-                Ok(Err(error)) => chain(&error),
-                Err(_) => format!("no answer within {} ms", patience.as_millis()),
-            };
-            if Instant::now() + AGAIN >= deadline {
-                tracing::warn!(
-                    error,
-                    "the store of shared limits has lost something, and the ledger's database does not say what replicas have spent that are gone: it counts for nothing"
-                );
-                return Vec::new();
-            }
-            tokio::time::sleep(AGAIN).await;
-        }
+        Ok(false)
     }
 }
 

@@ -95,22 +95,28 @@ impl SliceSync {
         }
         let (quota, wall) = (&self.quota, Timestamp::now());
         self.keeper.sweep(now, |pool| quota.look(pool, |limit, cell| usage(limit, cell, wall)));
-        if let Err(error) = self.tell_of_the_gone().await {
-            self.fails(&error);
-            tokio::time::sleep(RECALL_AGAIN).await;
-            return false;
-        }
+        let is_waiting = match self.tell_of_the_gone().await {
+            Ok(is_waiting) => is_waiting,
+            Err(error) => {
+                self.fails(&error);
+                tokio::time::sleep(RECALL_AGAIN).await;
+                return false;
+            }
+        };
         match self.keeper.batch(now) {
-            Some(batch) => self.send(batch).await,
+            Some(mut batch) => {
+                batch.whole &= !is_waiting;
+                self.send(batch).await
+            }
             None => false,
         }
     }
 
-    /// Of replicas that cannot say it themselves, before this one says that it has told everything.
-    async fn tell_of_the_gone(&mut self) -> Result<(), SliceStoreError> {
+    /// Of replicas that cannot say it themselves, before this one says that it has told everything. Whether that is still to come.
+    async fn tell_of_the_gone(&mut self) -> Result<bool, SliceStoreError> {
         // Which windows there are is not known before.
         let Some(recall) = self.recall.as_mut().filter(|_| self.replicas.is_restored()) else {
-            return Ok(());
+            return Ok(false);
         };
         let lease = Duration::from_millis(self.replicas.lease());
         // Who spends already has its lease to lengthen.

@@ -88,20 +88,18 @@ async fn new_replicas_with_an_empty_redis_know_what_those_before_have_spent() {
         replicas.gateways[1].metrics().sum("tollgate_limit_spent_by_all", &[&format!("limit=\"{LIMIT}\"")])
     };
     eventually("both know it", || by_all() == 35_000.0).await;
-    let (good, listed) = run(&replicas.gateways[0], &["budget", "ls", "--format", "json"]);
-    assert!(good && listed.contains("35000"), "{listed}");
     let billed = exhaust(&replicas, 0).await;
     assert!(billed <= AMOUNT && AMOUNT - billed < HOLD, "{billed}");
     replicas.plan.sandbox.assert_swept();
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn what_a_killed_replica_had_leased_is_given_back_once_its_disk_is_taken_in() {
     needs!(Redis::installed() && Postgres::installed());
     let database = Database::start().await;
     let slow = |call: u64| {
         if call == 3 {
-            std::thread::sleep(Duration::from_secs(3));
+            tokio::task::block_in_place(|| std::thread::sleep(Duration::from_secs(8)));
         }
         1_000
     };
