@@ -74,7 +74,8 @@ async fn a_shared_budget_says_who_spent_it_by_caller_namespace_destination_and_m
     let called = called.iter().find(|record| record["caller"] == json!(api)).expect("its record");
     let id = called["id"].as_str().expect("an id");
     let settled = fixture.gateway.tollgate(&[
-        "ledger", "settle", id, "--input", "1000", "--output", "0", "--cost", "1 USD", "--force",
+        "ledger", "settle", id, "--input", "1000", "--output", "0", "--cost", "1 USD", "--note", "x",
+        "--force",
     ]);
     assert!(settled.status.success(), "{settled:?}");
     let after = split(&fixture, "organisation", "caller");

@@ -1,6 +1,7 @@
 //! Two gateways on what the chart renders for both stores, with real ones: one budget in Redis, one ledger in PostgreSQL.
 
 use std::path::Path;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tollgate_tests::fixture::CHECKOUT;
@@ -14,6 +15,8 @@ use tollgate_tests::resources::document;
 use tollgate_tests::{Authority, Client, Gateway, Plan, Reply, Sandbox, Upstream, helm, needs};
 
 const SPENT_BY_ALL: &str = "tollgate_limit_spent_by_all";
+/// That of settings that name none.
+const LEASE: Duration = Duration::from_secs(10);
 const LIMIT: &str = "budget/all/requests/day/shared";
 
 /// What the chart renders for the value set `stores`, with each of these texts in the place of another.
@@ -69,9 +72,15 @@ async fn two_gateways_on_rendered_settings_spend_one_budget_and_keep_one_ledger(
         gateway.ready().await;
         gateways.push(gateway);
     }
+    // The store grants nothing before it has heard of all replicas for a lease.
+    tokio::time::sleep(LEASE + Duration::from_millis(300)).await;
+    let live = |gateway: &Gateway| gateway.metrics().sum("tollgate_limit_replicas", &[]);
+    eventually("both are known", || gateways.iter().all(|gateway| live(gateway) == 2.0)).await;
     for gateway in &gateways {
         let identity = plan.prod.svid(&plan.sandbox, CHECKOUT);
         let client = Client::new(&plan.sandbox, gateway.address(), plan.pki.roots(), Some(identity));
+        // A name that the chart gives the gateway.
+        let client = client.naming("tollgate");
         client.get("/up/x").await.assert_status(200);
     }
     for gateway in &gateways {
