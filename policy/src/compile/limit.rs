@@ -75,23 +75,22 @@ impl Writer<'_, '_> {
             raises: Arc::default(),
             store_failure,
         };
+        let store_failure = spec.on_store_failure.unwrap_or_else(|| StoreFailure::of(unit));
         if unit == Unit::Concurrency {
             let unused = [
                 ("per", spec.per.is_some()),
                 ("burst", spec.burst.is_some()),
                 ("window", spec.window.is_some()),
                 ("timezone", spec.timezone.is_some()),
-                ("onStoreFailure", spec.on_store_failure.is_some()),
             ];
             self.refuse(&unused, "calls at one time are not counted over time: leave this out");
-            return Some(made(None, LimitKind::Concurrent, StoreFailure::of(unit)));
+            return Some(made(None, LimitKind::Concurrent, store_failure));
         }
         let what = "one of second, minute, hour, day, week, month";
         let per = self.scope.required(&format!("{path}.per"), spec.per, what)?;
         let is_rate = unit == Unit::Requests && matches!(per, Per::Second | Per::Minute | Per::Hour);
         let kind =
             if is_rate { self.rate(spec, amount, per)? } else { LimitKind::Counted(self.window(spec, per)?) };
-        let store_failure = spec.on_store_failure.unwrap_or_else(|| StoreFailure::of(unit));
         Some(made(Some(per), kind, store_failure))
     }
 

@@ -197,7 +197,7 @@ pub(crate) struct LimitSpec {
     /// How long connections are open, all of them together, where they are passed through. They are cut as for `bytes`.
     #[schemars(range(min = 1))]
     pub(crate) seconds: Option<u64>,
-    /// Calls under way at one time. It takes only `key` besides.
+    /// Calls under way at one time. It takes only `key` and `onStoreFailure` besides.
     #[schemars(range(min = 1))]
     pub(crate) concurrency: Option<u64>,
     /// The time that the amount is for. Required except for `concurrency`.
