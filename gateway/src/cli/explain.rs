@@ -77,7 +77,7 @@ fn decide(policy: &Policy, args: &ExplainArgs) -> anyhow::Result<Result<String, 
         return Ok(decide_connection(policy, args, authority));
     }
     let (authority, path, query) = split(&args.url)?;
-    let method = args.method.as_deref().unwrap_or(args.usual_method());
+    let method = args.method.as_deref().unwrap_or_else(|| args.usual_method());
     let line = RequestLine { authority, method, path, query };
     let grants = policy.grants_of(&assumed(args.caller.clone()));
     let (target, request) = match policy.resolve(&line) {

@@ -305,7 +305,7 @@ fn a_store_that_lost_its_memory_learns_by_the_ledger_of_whom_nobody_knows() {
     let gone = Node { spent: 400, ..nodes[0].successor(0) };
     let mut server = Server { run: 2, ..Server::default() };
     let mut new = Node::new(7, 1);
-    server.hear(gone.clone(), false, RULES, now);
+    server.hear(gone, false, RULES, now);
     let mut alive = Node { spent: 100, ..nodes[1].clone() };
     for _ in 0..2 {
         round(&mut server, &mut alive, RULES, 1, now);
