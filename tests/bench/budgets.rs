@@ -3,7 +3,11 @@
 //! Prints JSON, times in nanoseconds. What calls cost is the median of rounds in which all policies take turns: one budget and one caller;
 //! three levels of one budget each and one caller; three levels of many budgets and many callers, in an order that no cache foresees.
 
-#![expect(clippy::expect_used, clippy::print_stdout, reason = "a benchmark prints, and ends where it cannot be set up")]
+#![expect(
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "a benchmark prints, and ends where it cannot be set up"
+)]
 
 use std::fmt::Write;
 use std::hint::black_box;

@@ -19,7 +19,7 @@ fn answer() -> Value {
 
 async fn started(limits: &str) -> Fixture {
     let mut plan = Plan::openai(CHAT_ONLY);
-    let budget = document("Budget", "team", &format!("  appliesTo: All\n  limits: {limits}\n"));
+    let budget = document("Budget", "team", format!("  appliesTo: All\n  limits: {limits}\n"));
     plan.settings = plan.settings.resource(BUDGETS, budget);
     plan.start(|_| Reply::json(&answer())).await
 }
