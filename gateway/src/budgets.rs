@@ -26,7 +26,7 @@ pub(crate) struct BudgetListing {
     pub(crate) limit: String,
     /// Whose count it is: a namespace or a caller; empty where all share one.
     pub(crate) key: String,
-    /// `requests`, `tokens`, `nano-usd`, `content-bytes`, `seconds` or `concurrent-requests`.
+    /// As in the header `RateLimit-Policy`.
     pub(crate) unit: String,
     /// The cap, with what it is raised by now.
     pub(crate) amount: u64,

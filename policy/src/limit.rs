@@ -197,7 +197,14 @@ impl StoreFailure {
     pub fn of(unit: Unit) -> Self {
         match unit {
             Unit::Requests | Unit::Concurrency => Self::Local,
-            _ => Self::Deny,
+            Unit::Tokens
+            | Unit::InputTokens
+            | Unit::OutputTokens
+            | Unit::CachedTokens
+            | Unit::ReasoningTokens
+            | Unit::Spend
+            | Unit::Bytes
+            | Unit::Seconds => Self::Deny,
         }
     }
 }

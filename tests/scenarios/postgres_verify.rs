@@ -68,7 +68,7 @@ async fn a_row_or_a_segment_that_somebody_changed_is_found_and_named() {
     database.ask(&format!(
         "update tollgate.records r set record = k.record from kept k where r.id = k.id and k.id = '{gone}'"
     ));
-    for (table, per) in [("sums", "minute"), ("sums_by_hour", "hour")] {
+    for (table, per) in [("sums", "minute"), ("sums_by_hour", "hour"), ("sums_by_day", "day")] {
         database.ask(&format!("update tollgate.{table} set requests = requests + 1 where replica = 1"));
         assert_found(&two.gateway, &[&format!("the sums by the {per} of replica one")]);
         database.ask(&format!("update tollgate.{table} set requests = requests - 1 where replica = 1"));

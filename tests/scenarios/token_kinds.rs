@@ -105,6 +105,9 @@ async fn a_limit_of_one_kind_is_raised_by_its_name_and_listed() {
         &fixture.gateway.admin().to_string(),
     ]);
     let listed: Value = serde_json::from_slice(&listed.stdout).expect("JSON");
+    let lines = listed.as_array().expect("a list");
+    let input = lines.iter().find(|line| line["unit"] == "input-tokens").expect("of what is read");
+    assert_eq!(input["amount"], 15_000, "with what it is raised by: {input}");
     let text = listed.to_string();
     assert!(
         text.contains("\"unit\":\"input-tokens\"") && text.contains("\"unit\":\"output-tokens\""),

@@ -115,6 +115,7 @@ keyFile: /etc/tollgate/certificate/tls.key
 {{- if .addresses -}}
 {{- $redis := dict "addresses" .addresses -}}
 {{- with .sentinel -}}{{- $_ := set $redis "sentinel" . -}}{{- end -}}
+{{- if .cluster -}}{{- $_ := set $redis "cluster" true -}}{{- end -}}
 {{- with .username -}}{{- $_ := set $redis "username" . -}}{{- end -}}
 {{- with .passwordSecret -}}{{- $_ := set $redis "passwordFile" "/etc/tollgate/redis/password" -}}{{- end -}}
 {{- if .tls -}}{{- $_ := set $redis "tls" (.caSecret | empty | ternary dict (dict "caFile" "/etc/tollgate/redis/ca.crt")) -}}{{- end -}}

@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use super::dialable;
 use crate::core::Shared;
 use crate::ledger::{self, Ledger, PostgresServer};
-use crate::quota::{LedgerVoice, Quota, Replicas, ShareSettler, SliceStore, SliceSync, TotalsReader};
+use crate::quota::{DepartedReader, LeaseReclaimer, Quota, Replicas, SliceStore, SliceSync, TotalsReader};
 use crate::settings::Settings;
 
 /// What keeps this replica's slices.
@@ -46,16 +46,16 @@ impl SharedLimits {
         let dialable = dialable(shared.rules.clone());
         let totals = TotalsReader::new(counts.clone(), redis.clone(), Arc::clone(&dialable), &replica);
         control.spawn(totals.keep());
-        let voice = settings.ledger.postgres.as_ref().map(|postgres| {
+        let reader = settings.ledger.postgres.as_ref().map(|postgres| {
             let server = PostgresServer::new(postgres.clone(), Arc::clone(&dialable));
-            LedgerVoice::new(server, &replica, ledger.share())
+            DepartedReader::new(server, &replica, ledger.share())
         });
-        if let Some(voice) = &voice {
+        if let Some(reader) = &reader {
             let store = SliceStore::new(redis.clone(), Arc::clone(&dialable));
-            control.spawn(ShareSettler::new(voice.clone(), counts.clone(), store).keep());
+            control.spawn(LeaseReclaimer::new(reader.clone(), counts.clone(), store).keep());
         }
         let keeper = SliceSync::new(counts, redis.clone(), dialable, &replica, settings.limits.lifetime.0);
-        let keeper = keeper.recalling(voice);
+        let keeper = keeper.recovering(reader);
         let (stop, stopped) = oneshot::channel();
         Ok(Some(Self { stop, keeper: control.spawn(keeper.keep(stopped)) }))
     }

@@ -58,7 +58,10 @@ pub(super) fn run(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
         }
         Err(denial) => {
             if args.method.is_none() && !args.url.starts_with("tcp://") {
-                say(&format!("note: asked as {}; `--method` says another", args.usual_method()));
+                say(&format!(
+                    "note: the method was taken to be {}; `--method` names another",
+                    args.usual_method()
+                ));
             }
             say(&format!("refused: {}: {}", denial.reason, denial.detail));
             Ok(ExitCode::from(2))

@@ -138,7 +138,7 @@ async fn read_facts(
     if !offload::is_large(body.bytes.len()) {
         return Ok((facts::read(endpoint, headers, &body.bytes)?, body));
     }
-    // Every call pays for the size of what it waits for.
+    // Boxed: otherwise the future of every call is as large as this one.
     Box::pin(read_apart(endpoint, headers, body, usage)).await
 }
 

@@ -15,8 +15,8 @@ use tollgate_policy::limit::{Counter, Limit, LimitKind, Usage, Window};
 
 use super::Quota;
 use super::counter::{CounterState, KeyedCounter, lock};
+use super::departed::{DepartedReader, StoreRecovery};
 use super::lease::{PoolId, Replicas, SliceLease};
-use super::ledger_voice::{LedgerVoice, Recall};
 use super::slice_store::{AskTurn, Dialable, SliceStore, SliceStoreError, StoreLife, Synced};
 use super::window_terms::{SKEW, millis, window_terms};
 use crate::settings::RedisSettings;
@@ -36,7 +36,7 @@ pub(crate) struct SliceSync {
     /// The store has lost something, and is asking who has what.
     rebuilding: bool,
     /// What the ledger of all says then.
-    recall: Option<Recall>,
+    recovery: Option<StoreRecovery>,
 }
 
 impl SliceSync {
@@ -57,13 +57,13 @@ impl SliceSync {
             longest_call,
             keeper: Keeper::new(process_number(), lease),
             rebuilding: false,
-            recall: None,
+            recovery: None,
         }
     }
 
     /// A store that has lost something is also told what the ledger says of replicas that are gone.
-    pub(crate) fn recalling(mut self, ledger: Option<LedgerVoice>) -> Self {
-        self.recall = ledger.map(Recall::new);
+    pub(crate) fn recovering(mut self, ledger: Option<DepartedReader>) -> Self {
+        self.recovery = ledger.map(StoreRecovery::new);
         self
     }
 
@@ -79,7 +79,7 @@ impl SliceSync {
             }
             self.look().await;
         }
-        self.recall = None;
+        self.recovery = None;
         self.keeper.leave();
         while !self.keeper.has_left() && self.look().await {}
     }
@@ -115,20 +115,20 @@ impl SliceSync {
     /// Of replicas that cannot say it themselves, before this one says that it has told everything. Whether that is still to come.
     async fn tell_of_the_gone(&mut self) -> Result<bool, SliceStoreError> {
         // Which windows there are is not known before.
-        let Some(recall) = self.recall.as_mut().filter(|_| self.replicas.is_restored()) else {
+        let Some(recovery) = self.recovery.as_mut().filter(|_| self.replicas.is_restored()) else {
             return Ok(false);
         };
         let lease = Duration::from_millis(self.replicas.lease());
         // Who spends already has its lease to lengthen.
         let patience = if self.keeper.ends() > 0 { lease / 3 } else { lease };
-        recall.tell((&self.quota, &self.replicas), &mut self.store, patience).await
+        recovery.tell((&self.quota, &self.replicas), &mut self.store, patience).await
     }
 
     async fn send(&mut self, batch: Batch<PoolId, StoreLife>) -> bool {
         let asks: Vec<_> =
             batch.pools.iter().map(|pool| (pool.clone(), self.ask(pool, batch.asked))).collect();
         let turn = AskTurn::of(&self.replica, self.replicas.lease(), &batch);
-        self.recall.iter().for_each(|recall| recall.shares_as(batch.process));
+        self.recovery.iter().for_each(|recovery| recovery.shares_as(batch.process));
         let synced = self.store.sync(turn, &asks).await;
         let now = self.replicas.now();
         match synced {
@@ -139,7 +139,7 @@ impl SliceSync {
             Ok(Synced::Overtaken { latest }) => self.keeper.overtaken(batch, latest),
             Ok(Synced::Superseded { latest }) => {
                 if !self.keeper.superseded(batch, latest, now) && !self.replicas.supersede() {
-                    self.recall.iter().for_each(Recall::superseded);
+                    self.recovery.iter().for_each(StoreRecovery::superseded);
                     let replica = &*self.replica;
                     tracing::error!(
                         replica,
@@ -209,7 +209,7 @@ impl SliceSync {
             );
         }
         if standing.rebuilding {
-            self.recall.iter_mut().for_each(|recall| recall.lost(&standing.life));
+            self.recovery.iter_mut().for_each(|recovery| recovery.lost(&standing.life));
         }
         self.rebuilding = standing.rebuilding;
         self.replicas.hear(standing.live);

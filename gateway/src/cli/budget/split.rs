@@ -77,7 +77,7 @@ pub(super) fn shares(
         windows.insert(&line.limit, ChargedWindow { limit: line.limit.as_str().into(), since });
     }
     if windows.is_empty() {
-        bail!("this budget counts nothing over time: rates and calls at one time are spent by nobody");
+        bail!("this budget has no limit over a window: rates and concurrency are not spent");
     }
     let windows: Vec<ChargedWindow> = windows.into_values().collect();
     let (data_dir, shared) = (location.data_dir()?, location.shared()?);

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use serde::de::{Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{Error, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use tollgate_policy::caller::Claims;
 use tollgate_policy::name::Name;
@@ -107,7 +107,6 @@ impl<'de> Deserialize<'de> for ClaimValue {
                 let mut object = BTreeMap::new();
                 while let Some(key) = members.next_key::<String>()? {
                     if object.contains_key(&key) {
-                        members.next_value::<IgnoredAny>()?;
                         return Err(A::Error::custom("a member occurs twice"));
                     }
                     object.insert(key, members.next_value()?);

@@ -18,15 +18,15 @@ use crate::ledger::timed_sums::TimeUnit;
 
 /// Of this layout; another one is not touched. Dimensions and units do not change it.
 const VERSION: i64 = 2;
-/// This one is taken over: it lacks what [`additions`] names, and sums by the day, which are made of those by the minute.
-const BEFORE: i64 = 1;
 /// The largest sum that is kept, so that adding to it cannot fail.
 pub(super) const MOST: i64 = 1 << 61;
 /// What replicas agree on who changes tables with: `toll` and `gate` in ASCII.
 const LOCK: i64 = 0x746f_6c6c_6761_7465;
 
 /// `records` has a row for each call, as its JSON; `sums` and `usage` what calls add up to by the minute, those that end with
-/// `_by_hour` and `_by_day` by longer units. All but what calls have in common are rows of one replica, so that several never wait for one another.
+/// `_by_hour` and `_by_day` by longer units; `charges` what each replica was charged of each limit, `vouched` what was taken in of each in a
+/// month, by which the rest is checked. Of a replica `process` is the last one that had shares of limits, `settled` the last of which they
+/// were given back. All but what calls have in common are rows of one replica, so that several never wait for one another.
 fn tables() -> String {
     let text = format!(
         "CREATE TABLE tollgate.layout (version bigint NOT NULL, records_from timestamptz NOT NULL);
@@ -38,13 +38,18 @@ fn tables() -> String {
              first_seen timestamptz NOT NULL DEFAULT now(),
              last_seen timestamptz NOT NULL DEFAULT now(),
              waiting bigint NOT NULL DEFAULT 0,
-             ended boolean NOT NULL DEFAULT false
+             ended boolean NOT NULL DEFAULT false,
+             process bigint NOT NULL DEFAULT 0,
+             settled bigint NOT NULL DEFAULT 0,
+             forgotten_at timestamptz,
+             forgotten_by text
          );
          CREATE TABLE tollgate.segments (
              replica bigint NOT NULL REFERENCES tollgate.replicas,
              name text NOT NULL,
              bytes bigint NOT NULL,
              entries bigint NOT NULL,
+             head bytea,
              PRIMARY KEY (replica, name)
          );
          CREATE TABLE tollgate.dimensions (
@@ -60,9 +65,25 @@ fn tables() -> String {
              PRIMARY KEY (id, at)
          ) PARTITION BY RANGE (at);
          CREATE INDEX ON tollgate.records (at);
-         CREATE INDEX ON tollgate.records (corrects) WHERE corrects IS NOT NULL;"
+         CREATE INDEX ON tollgate.records (corrects) WHERE corrects IS NOT NULL;
+         CREATE TABLE tollgate.charges (
+             replica bigint NOT NULL,
+             limit_id text NOT NULL,
+             key text NOT NULL,
+             opened bigint NOT NULL,
+             amount bigint NOT NULL,
+             PRIMARY KEY (replica, limit_id, key, opened)
+         );
+         CREATE TABLE tollgate.vouched (
+             replica bigint NOT NULL,
+             month date NOT NULL,
+             records bigint NOT NULL,
+             requests bigint NOT NULL,
+             cost bigint NOT NULL,
+             PRIMARY KEY (replica, month)
+         );"
     );
-    text + &TimeUnit::ALL.map(sums).concat() + &additions()
+    text + &TimeUnit::ALL.map(sums).concat()
 }
 
 /// What calls add up to, by one unit of time.
@@ -78,63 +99,6 @@ fn sums(TimeUnit { suffix, column: time, .. }: TimeUnit) -> String {
     )
 }
 
-/// The same made of what there is by the minute.
-fn fill(TimeUnit { minutes, suffix, column: time }: TimeUnit) -> String {
-    let columns = RollupSums::COLUMNS;
-    let sum = |column: &str| format!("least(sum({column}), {MOST})::bigint");
-    // Times before the epoch round down as well.
-    let begin = format!("floor(minute / {minutes}.0)::bigint");
-    format!(
-        "INSERT INTO tollgate.sums{suffix} ({time}, replica, dimensions, status, {})
-         SELECT {begin}, replica, dimensions, status, {} FROM tollgate.sums GROUP BY 1, 2, 3, 4;
-         INSERT INTO tollgate.usage{suffix} ({time}, replica, dimensions, status, unit, amount)
-         SELECT {begin}, replica, dimensions, status, unit, {} FROM tollgate.usage GROUP BY 1, 2, 3, 4, 5;",
-        columns.join(", "),
-        columns.map(sum).join(", "),
-        sum("amount"),
-    )
-}
-
-/// From the layout before to this one.
-fn change() -> String {
-    let [day, ..] = TimeUnit::ALL;
-    format!("{}{}{}UPDATE tollgate.layout SET version = {VERSION};", additions(), sums(day), fill(day))
-}
-
-/// What came with this layout: `charges` has what each replica was charged of each limit, `vouched` what was taken in of each in a month, by
-/// which the rest is checked. `process` is the last process that had shares of limits, `settled` the last of which they were given back.
-fn additions() -> String {
-    let mut text = String::new();
-    for (table, column) in [
-        ("replicas", "process bigint NOT NULL DEFAULT 0"),
-        ("replicas", "settled bigint NOT NULL DEFAULT 0"),
-        ("replicas", "forgotten_at timestamptz"),
-        ("replicas", "forgotten_by text"),
-        ("segments", "head bytea"),
-    ] {
-        text.push_str(&format!("ALTER TABLE tollgate.{table} ADD COLUMN {column};\n"));
-    }
-    text.push_str(
-        "CREATE TABLE tollgate.charges (
-             replica bigint NOT NULL,
-             limit_id text NOT NULL,
-             key text NOT NULL,
-             opened bigint NOT NULL,
-             amount bigint NOT NULL,
-             PRIMARY KEY (replica, limit_id, key, opened)
-         );
-         CREATE TABLE tollgate.vouched (
-             replica bigint NOT NULL,
-             month date NOT NULL,
-             records bigint NOT NULL,
-             requests bigint NOT NULL,
-             cost bigint NOT NULL,
-             PRIMARY KEY (replica, month)
-         );",
-    );
-    text
-}
-
 /// Makes the tables where there are none, and a column for each dimension that has none.
 pub(super) async fn ensure(client: &mut Client) -> Result<(), LedgerError> {
     check_encoding(client).await?;
@@ -148,12 +112,7 @@ pub(super) async fn ensure(client: &mut Client) -> Result<(), LedgerError> {
     if !row.try_get::<_, bool>(1)? {
         transaction.batch_execute(&tables()).await?;
     }
-    let version: i64 = transaction.query_one("SELECT version FROM tollgate.layout", &[]).await?.try_get(0)?;
-    if version == BEFORE {
-        transaction.batch_execute(&change()).await?;
-    } else {
-        is_known(version)?;
-    }
+    is_known(transaction.query_one("SELECT version FROM tollgate.layout", &[]).await?.try_get(0)?)?;
     let columns = columns(&transaction.query(COLUMNS, &[]).await?)?;
     for dimension in Dimension::ALL.into_iter().filter(|dimension| !columns.contains(dimension.as_str())) {
         let column = dimension.column();

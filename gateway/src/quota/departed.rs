@@ -38,23 +38,23 @@ const MOST_ROUNDS: usize = 50;
 
 /// The ledger's word.
 #[derive(Clone)]
-pub(crate) struct LedgerVoice {
+pub(crate) struct DepartedReader {
     server: PostgresServer,
     own: ReplicaId,
     progress: Arc<PostgresProgress>,
 }
 
 /// What is told to a store that has lost something, once for each of its lives.
-pub(super) struct Recall {
-    voice: LedgerVoice,
+pub(super) struct StoreRecovery {
+    reader: DepartedReader,
     told: Option<StoreLife>,
     due: Option<StoreLife>,
     reading: Option<JoinHandle<(Vec<AskedWindow>, Vec<ChargedReplica>)>>,
 }
 
 /// Gives back what replicas had leased that have ended.
-pub(crate) struct ShareSettler {
-    voice: LedgerVoice,
+pub(crate) struct LeaseReclaimer {
+    reader: DepartedReader,
     quota: Arc<Quota>,
     replicas: Arc<Replicas>,
     store: SliceStore,
@@ -74,7 +74,7 @@ struct AskedWindow {
     window: WindowBegin,
 }
 
-impl LedgerVoice {
+impl DepartedReader {
     /// `own` is the id of this replica.
     pub(crate) fn new(server: PostgresServer, own: &str, progress: Arc<PostgresProgress>) -> Self {
         Self { server, own: own.into(), progress }
@@ -96,7 +96,7 @@ impl LedgerVoice {
     }
 }
 
-impl LedgerVoice {
+impl DepartedReader {
     /// What was charged to other replicas in these windows; nothing where the database does not say it in time.
     async fn others(
         self,
@@ -105,7 +105,7 @@ impl LedgerVoice {
     ) -> (Vec<AskedWindow>, Vec<ChargedReplica>) {
         let deadline = Instant::now() + patience;
         loop {
-            let read = self.read(&windows, |reader, own, windows| reader.others(own, windows));
+            let read = self.read(&windows, |charges, own, windows| charges.others(own, windows));
             let error = match tokio::time::timeout_at(deadline, read).await {
                 Ok(Ok(gone)) => {
                     tracing::info!(
@@ -132,7 +132,7 @@ impl LedgerVoice {
 impl Telling<'_> {
     /// As a process of this number that has no more than its ledger. Returns whether the store has taken it; not where it knows a later
     /// process, unless it `goes_on` as one that is later still.
-    async fn speak(
+    async fn report_as(
         &self,
         store: &mut SliceStore,
         replica: &ChargedReplica,
@@ -191,19 +191,19 @@ impl Telling<'_> {
     }
 }
 
-impl Recall {
-    pub(super) fn new(voice: LedgerVoice) -> Self {
-        Self { voice, told: None, due: None, reading: None }
+impl StoreRecovery {
+    pub(super) fn new(reader: DepartedReader) -> Self {
+        Self { reader, told: None, due: None, reading: None }
     }
 
     /// Notes the process that has this replica's shares.
     pub(super) fn shares_as(&self, process: u64) {
-        self.voice.progress.shares_as(process);
+        self.reader.progress.shares_as(process);
     }
 
     /// Notes that another process has the directory, or a copy of it.
     pub(super) fn superseded(&self) {
-        self.voice.progress.superseded();
+        self.reader.progress.superseded();
     }
 
     /// Notes that the store has lost something.
@@ -226,7 +226,7 @@ impl Recall {
         let Some(life) = self.due.clone() else { return Ok(false) };
         let reading = self.reading.get_or_insert_with(|| {
             let windows = quota.asked_windows(Timestamp::now());
-            tokio::spawn(self.voice.clone().others(windows, patience))
+            tokio::spawn(self.reader.clone().others(windows, patience))
         });
         if !reading.is_finished() {
             return Ok(true);
@@ -236,7 +236,7 @@ impl Recall {
         if let Ok((windows, gone)) = read {
             let telling = Telling { quota, replicas, windows: &windows };
             for replica in gone {
-                telling.speak(store, &replica, 0, false).await?;
+                telling.report_as(store, &replica, 0, false).await?;
             }
         }
         (self.told, self.due) = (Some(life), None);
@@ -244,13 +244,13 @@ impl Recall {
     }
 }
 
-impl ShareSettler {
+impl LeaseReclaimer {
     pub(crate) fn new(
-        voice: LedgerVoice,
+        reader: DepartedReader,
         (quota, replicas): (Arc<Quota>, Arc<Replicas>),
         store: SliceStore,
     ) -> Self {
-        Self { voice, quota, replicas, store }
+        Self { reader, quota, replicas, store }
     }
 
     /// Looks again and again, to the end of the process.
@@ -280,21 +280,21 @@ impl ShareSettler {
             return Ok(());
         }
         let windows = self.quota.asked_windows(Timestamp::now());
-        let ended = self.voice.read(&windows, |reader, own, windows| {
-            let mut ended = reader.ended(windows)?;
+        let ended = self.reader.read(&windows, |charges, own, windows| {
+            let mut ended = charges.ended(windows)?;
             ended.retain(|replica| replica.id != own);
             Ok(ended)
         });
         for replica in ended.await.map_err(|error| chain(&error))? {
             let telling = Telling { quota: &self.quota, replicas: &self.replicas, windows: &windows };
             let (process, goes_on) = (replica.process + 1, replica.is_forgotten);
-            let told = telling.speak(&mut self.store, &replica, process, goes_on).await;
+            let told = telling.report_as(&mut self.store, &replica, process, goes_on).await;
             if told.map_err(|error| error.to_string())? {
                 let id = &replica.id;
                 tracing::info!(id, "what a replica that has ended had leased and not spent is given back");
             }
-            let note = self.voice.read(&[], move |reader, _, _| {
-                reader.settled(&replica)?;
+            let note = self.reader.read(&[], move |charges, _, _| {
+                charges.settled(&replica)?;
                 Ok(Vec::new())
             });
             note.await.map_err(|error| chain(&error))?;
