@@ -283,8 +283,13 @@ impl Ledger {
         let sealed = self.try_seal();
         synced?;
         ingested?;
-        let is_all = self.control().store.open_holds()?.is_empty();
-        self.shared().filter(|_| is_all).into_iter().for_each(PostgresProgress::closed);
+        let is_whole = self.journals.iter().all(|journal| !journal.has_unsynced());
+        if let Some(progress) = self.shared()
+            && is_whole
+            && self.control().store.open_holds()?.is_empty()
+        {
+            progress.closed();
+        }
         sealed
     }
 

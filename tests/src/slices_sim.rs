@@ -323,7 +323,8 @@ impl World {
         let replica = &mut self.replicas[at];
         let Some(sent) = &mut replica.on_its_way else { return };
         let Batch { turn, life, lapses, whole, leaving, .. } = sent.batch;
-        let asker = Asker { holder: &replica.holder, turn, life, lapses, whole, leaving, lease };
+        let asker =
+            Asker { holder: &replica.holder, turn, life, lapses, whole, leaving, reports: false, lease };
         let reply = self.store.batch(1, asker, &sent.asks, now);
         self.seen.batches += 1;
         self.seen.asks += sent.asks.len() as u64;

@@ -280,6 +280,11 @@ impl Journal {
         Ok(heads)
     }
 
+    /// Whether the disk may not keep all of a segment before this one.
+    pub(crate) fn has_unsynced(&self) -> bool {
+        !self.state().unsynced.is_empty()
+    }
+
     /// Segments of which the disk may not keep all, with how much it does: bytes, and entries before them.
     pub(crate) fn durable(&self) -> Vec<(Arc<str>, (u64, u64))> {
         let state = self.state();

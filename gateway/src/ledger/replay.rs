@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use super::offline::{alone, written};
-use super::postgres::{self, PostgresServer};
+use super::postgres::{self, PostgresServer, SharedReader};
 use super::sqlite::{Store, StoreReader};
-use super::{Ledger, LedgerError, recover, segment};
+use super::{Ledger, LedgerError, recover, replica, segment};
 use crate::files::{DirectoryLock, LockError};
 
 /// What came of it.
@@ -30,7 +30,8 @@ pub fn replay(server: &PostgresServer, data_dir: &Path, name: Option<&str>) -> R
         Err(LockError::Taken(..)) => None,
         Err(LockError::Io(path, source)) => return Err(LedgerError::file("locking", path, source)),
     };
-    let is_served = lock.is_none();
+    // A copy is not locked, and neither is a directory that another host serves.
+    let is_served = lock.is_none() || is_there(server, data_dir)?;
     let presumed = match is_served {
         true => {
             written(data_dir);
@@ -43,6 +44,14 @@ pub fn replay(server: &PostgresServer, data_dir: &Path, name: Option<&str>) -> R
     segment::sync_all(data_dir)?;
     let new = postgres::replay(server, data_dir, (name, &known), !is_served)?;
     Ok(Replayed { new, presumed, is_served })
+}
+
+/// Whether the replica of the directory has told the database lately that it is there.
+fn is_there(server: &PostgresServer, data_dir: &Path) -> Result<bool, LedgerError> {
+    let Some(own) = replica::id(data_dir)? else { return Ok(false) };
+    // A database without tables knows of nobody.
+    let Ok(mut reader) = SharedReader::open(server) else { return Ok(false) };
+    Ok(reader.replicas()?.iter().any(|known| known.id == own && known.is_there()))
 }
 
 /// Gives each call a record that the last process left open. The directory is locked.

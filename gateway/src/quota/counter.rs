@@ -5,7 +5,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use jiff::Timestamp;
-use tollgate_policy::limit::{Counter, Limit, LimitKey, LimitKind, Usage, Window, WindowSlot};
+use tollgate_policy::limit::{Counter, Limit, LimitKey, LimitKind, Unit, Usage, Window, WindowSlot};
 use tollgate_policy::map::Map;
 
 use super::key::Keys;
@@ -82,7 +82,11 @@ impl KeyedCounter {
 
     /// What one caller's share is a part of: with replicas, of an even part, so that all its shares together are no more than one.
     pub(super) fn room(&self, limit: &Limit, free: u64) -> Room {
-        let live = self.lease.as_ref().map_or(1, SliceLease::live);
+        // Of places only those that this replica has are known to be free.
+        let live = match limit.unit {
+            Unit::Concurrency => 1,
+            _ => self.lease.as_ref().map_or(1, SliceLease::live),
+        };
         Room { cap: limit.amount / live, free: free / live }
     }
 

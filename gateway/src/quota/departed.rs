@@ -156,7 +156,8 @@ impl Telling<'_> {
             };
             let asks: Vec<_> =
                 batch.pools.iter().map(|pool| (pool.clone(), keeper.ask(pool, seen(pool), now))).collect();
-            match store.sync(AskTurn::of(&name, lease, &batch), &asks).await? {
+            let turn = AskTurn { reports: true, ..AskTurn::of(&name, lease, &batch) };
+            match store.sync(turn, &asks).await? {
                 Synced::Granted { standing, grants, .. } => {
                     keeper.answered(&batch, &standing, now);
                     for ((pool, ask), grant) in asks.iter().zip(grants) {

@@ -18,14 +18,14 @@ pub(super) fn occupy(
     keys: &Keys<'_>,
     now: Timestamp,
 ) -> Result<Option<HeldShare>, Denial> {
-    let SliceReach { cap, free, .. } = cell.reach(limit, Usage { spent: 0, held: *calls });
+    let SliceReach { cap, .. } = cell.reach(limit, Usage { spent: 0, held: *calls });
     if *calls >= cap {
         if let Some(shares) = &cell.shares {
             shares.want(keys, now);
         }
         return Err(refusal::no_place(cell, limit, *calls));
     }
-    let share = cell.take_share(keys, 1, cell.room(limit, free), now);
+    let share = cell.take_share(keys, 1, cell.room(limit, cap.saturating_sub(*calls)), now);
     let share = share.map_err(|()| refusal::over_share(limit, Reason::ConcurrencyLimited))?;
     *calls += 1;
     if let Some(lease) = &cell.lease {

@@ -115,6 +115,8 @@ pub(super) struct AskTurn<'a> {
     pub(super) whole: bool,
     /// Whether it is the last ask.
     pub(super) leaving: bool,
+    /// Whether somebody else reports what this process has, which spends nothing.
+    pub(super) reports: bool,
 }
 
 impl<'a> AskTurn<'a> {
@@ -129,6 +131,7 @@ impl<'a> AskTurn<'a> {
             lapses: batch.lapses,
             whole: batch.whole,
             leaving: batch.leaving,
+            reports: false,
         }
     }
 }
@@ -165,7 +168,7 @@ impl SliceStore {
         }
         call.arg(&**turn.replica).arg(turn.process).arg(turn.number).arg(turn.lease);
         call.arg(turn.life.unwrap_or("-")).arg(turn.lapses);
-        call.arg(u8::from(turn.whole)).arg(u8::from(turn.leaving));
+        call.arg(u8::from(turn.whole)).arg(u8::from(turn.leaving)).arg(u8::from(turn.reports));
         for (_, ask) in asks {
             call.arg(ask.cap.min(MOST)).arg(ask.keep.min(MOST)).arg(ask.spent.min(MOST));
             call.arg(ask.need.min(MOST)).arg(ask.want.min(MOST));

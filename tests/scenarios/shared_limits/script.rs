@@ -146,6 +146,7 @@ fn arguments(asker: &Asker<'_>, asks: &[(PoolName, Ask)]) -> Vec<String> {
         asker.lapses.to_string(),
         flag(asker.whole),
         flag(asker.leaving),
+        flag(asker.reports),
     ];
     for (_, ask) in asks {
         let Ask { cap, keep, spent, need, want, resets_in, counts_for, known } = ask;
@@ -203,6 +204,7 @@ async fn the_script_does_what_the_explored_arithmetic_does() {
             lapses: process.lapses,
             whole: random.below(6) > 0,
             leaving: random.below(30) == 0,
+            reports: random.below(30) == 0,
             lease: LEASE,
         };
         let reply = store.batch(run, asker, &asks, now);

@@ -83,7 +83,9 @@ pub(super) fn replay_at(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
         say(&format!("{place}: {calls} left open: each is recorded at what it held, as presumed"));
     }
     if replayed.is_served {
-        say(&format!("note: a gateway has {place}: calls that are open there are under way, and stay so"));
+        say(&format!(
+            "note: a gateway has {place}, or had it within the last minute: calls that are open there may be under way, and stay so"
+        ));
     }
     say(&format!("{place}: {} taken in that the database had not", counted(replayed.new, "record")));
     Ok(ExitCode::SUCCESS)

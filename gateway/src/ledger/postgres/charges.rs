@@ -75,7 +75,13 @@ impl ChargeReader {
         let ended: Vec<i64> = self.0.run(async |client: &mut Client| {
             client.query(sql, &[]).await?.iter().map(|row| Ok(row.try_get(0)?)).collect()
         })?;
-        if ended.is_empty() { Ok(Vec::new()) } else { self.read(&ended, windows) }
+        // One that is not read whole would give back what it has spent.
+        let mut replicas = Vec::new();
+        for replica in ended {
+            let read = self.read(&[replica], windows)?;
+            replicas.extend(read.into_iter().filter(|replica| (replica.charges.len() as i64) < MOST_READ));
+        }
+        Ok(replicas)
     }
 
     /// Notes that the shares of this replica were given back.

@@ -201,7 +201,7 @@ impl ReplicaWriter {
         let (replica, waiting, as_process) = (self.replica, whole(waiting), whole(process));
         self.session.run(async |client: &mut Client| {
             let tell = "UPDATE tollgate.replicas SET last_seen = now(), waiting = $2, ended = $3,
-                        process = greatest(process, $4) WHERE id = $1";
+                        process = greatest(process, $4), forgotten_at = CASE WHEN $3 THEN forgotten_at END WHERE id = $1";
             client.execute(tell, &[&replica, &waiting, &ended, &as_process]).await?;
             Ok(())
         })?;

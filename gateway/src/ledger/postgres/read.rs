@@ -62,6 +62,11 @@ impl ReplicaState {
         !self.is_forgotten && self.silent >= SILENT && (!self.ended || self.waiting > 0)
     }
 
+    /// Whether it has said lately that it is there.
+    pub(crate) fn is_there(&self) -> bool {
+        self.silent < SILENT && !self.ended
+    }
+
     /// How it is, in a word.
     pub fn word(&self) -> &'static str {
         match () {

@@ -41,7 +41,11 @@ pub fn verify_shared(
     let mut result = verify_against(data_dir, key, seen, DATABASE)?;
     let asked = match unasked {
         Some(error) => Err(error),
-        None => compare(server, own.map(|own| (own, data_dir)), &mut result),
+        // It answered before: what cannot be asked now is no proof.
+        None => compare(server, own.map(|own| (own, data_dir)), &mut result).or_else(|error| {
+            result.find(DATABASE, None, format!("it could not be checked: {}", chain(&error)));
+            Ok(())
+        }),
     };
     if let Err(error) = asked {
         result.notes.push(format!("{DATABASE} was not asked: {}", chain(&error)));

@@ -2,7 +2,8 @@
 --
 -- KEYS: the store's memory of itself and of who asks, the leases that run, the counts that somebody wants, then one for each count.
 -- ARGV: replica, number of the process, number of the ask, lease in milliseconds, the life of the store that was answered in last or `-`,
--- how often the lease had ended by then, whether everything is now told, whether it is the last ask; then for each count cap, what is kept,
+-- how often the lease had ended by then, whether everything is now told, whether it is the last ask, whether somebody else reports for it;
+-- then for each count cap, what is kept,
 -- what is spent, what a call needs, what is wanted, in how many milliseconds the window ends or 0, for how long what is held at the lease's
 -- end counts, and the shares of others that were known, as holder,ceiling,spent,resets_at,counts_for;
 -- Answer: `superseded` or `overtaken` and the latest number; or `rebuilding` or `granting`, the life, the lapses, whether everything is told,
@@ -24,6 +25,7 @@ local function text(number) return string.format('%.0f', number) end
 local memory, leases, wanted_counts = KEYS[1], KEYS[2], KEYS[3]
 local replica, process, turn, lease = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local named, named_lapses, whole, leaving = ARGV[5], tonumber(ARGV[6]), ARGV[7] == '1', ARGV[8] == '1'
+local reports = ARGV[9] == '1'
 local holder = replica .. '~' .. ARGV[2]
 
 -- A life begins with another process of the server, and where somebody was answered in a life that this memory does not go on from.
@@ -71,8 +73,11 @@ end
 
 local own = process_of(holder)
 if process < latest_of(replica) then
-  own.split = true
-  keep(holder)
+  -- Who reports for it spends nothing: it is no process beside a copy.
+  if not reports then
+    own.split = true
+    keep(holder)
+  end
   return { 'superseded', text(latest_of(replica)) }
 end
 if turn <= own.turn then
@@ -128,7 +133,7 @@ end
 
 local answers = {}
 for count = 4, #KEYS do
-  local key, at = KEYS[count], 9 + (count - 4) * 8
+  local key, at = KEYS[count], 10 + (count - 4) * 8
   local name = string.sub(key, #memory + 2)
   local cap, kept, spent = tonumber(ARGV[at]), tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
   local need, want = tonumber(ARGV[at + 3]), tonumber(ARGV[at + 4])

@@ -61,6 +61,8 @@ pub struct Asker<'a> {
     pub whole: bool,
     /// Whether it spends nothing more.
     pub leaving: bool,
+    /// Whether somebody else reports what this process has, which spends nothing.
+    pub reports: bool,
     /// How long it may spend after the ask, in milliseconds.
     pub lease: u64,
 }
@@ -116,7 +118,9 @@ impl Memory {
         }
         let latest = self.latest(&asker.holder.replica).unwrap_or(0);
         if asker.holder.process < latest {
-            self.processes.entry(asker.holder.clone()).or_default().is_split = true;
+            if !asker.reports {
+                self.processes.entry(asker.holder.clone()).or_default().is_split = true;
+            }
             return Entry::Superseded { latest };
         }
         let turn = self.processes.get(asker.holder).map_or(0, |process| process.turn);

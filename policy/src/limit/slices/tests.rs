@@ -38,6 +38,7 @@ struct Sent {
     lapses: u64,
     whole: bool,
     leaving: bool,
+    reports: bool,
     ask: Option<Ask>,
     lease: u64,
 }
@@ -104,7 +105,17 @@ impl Node {
 
     fn send(&mut self, ask: Option<Ask>, whole: bool, lease: u64) -> Sent {
         let (turn, life, lapses) = (self.tenure.turn(), self.tenure.life().copied(), self.tenure.lapses());
-        Sent { holder: self.holder.clone(), turn, life, lapses, whole, leaving: false, ask, lease }
+        Sent {
+            holder: self.holder.clone(),
+            turn,
+            life,
+            lapses,
+            whole,
+            leaving: false,
+            reports: false,
+            ask,
+            lease,
+        }
     }
 
     fn take(&mut self, sent: &Sent, reply: Reply, now: u64) -> u64 {
@@ -135,10 +146,11 @@ impl Node {
 
 impl Server {
     fn batch(&mut self, sent: &Sent, now: u64) -> Reply {
-        let Sent { holder, turn, life, lapses, whole, leaving, ask, lease } = sent;
-        let (turn, life, lapses, whole, leaving, lease) = (*turn, *life, *lapses, *whole, *leaving, *lease);
+        let Sent { holder, turn, life, lapses, whole, leaving, reports, ask, lease } = sent;
+        let (turn, life, lapses, lease) = (*turn, *life, *lapses, *lease);
+        let (whole, leaving, reports) = (*whole, *leaving, *reports);
         let asks: Vec<_> = ask.iter().map(|ask| (pool(), ask.clone())).collect();
-        let asker = Asker { holder, turn, life, lapses, whole, leaving, lease };
+        let asker = Asker { holder, turn, life, lapses, whole, leaving, reports, lease };
         self.store.batch(self.run, asker, &asks, now)
     }
 
@@ -146,7 +158,7 @@ impl Server {
     fn hear(&mut self, mut voice: Node, goes_on: bool, rules: Rules, now: u64) {
         let rules = Rules { want: 0, ..rules };
         for _ in 0..4 {
-            let sent = Sent { leaving: true, ..voice.ask(rules, 0, 0, now) };
+            let sent = Sent { leaving: true, reports: true, ..voice.ask(rules, 0, 0, now) };
             let reply = self.batch(&sent, now);
             if !goes_on && matches!(reply, Reply::Refused(Entry::Superseded { .. })) {
                 return;

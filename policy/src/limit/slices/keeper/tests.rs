@@ -58,7 +58,8 @@ impl World {
             .collect();
         let holder = Holder { replica: self.replica.into(), process: batch.process };
         let Batch { turn, life, lapses, whole, leaving, .. } = batch;
-        let asker = Asker { holder: &holder, turn, life, lapses, whole, leaving, lease: LEASE };
+        let asker =
+            Asker { holder: &holder, turn, life, lapses, whole, leaving, reports: false, lease: LEASE };
         let reply = self.store.batch(1, asker, &asks, now);
         let Reply::Taken { standing, grants, wanted } = reply else { panic!("{reply:?}") };
         self.keeper.answered(&batch, &standing, now);
