@@ -120,11 +120,31 @@ struct CellTable {
 }
 
 /// Plans of grants as some callers have them, held to budgets besides, and of those of an earlier policy: by address, as the others.
+/// Those that no caller has any more are forgotten.
 #[derive(Debug, Default)]
-struct MorePlans([RwLock<GrantPlans>; 16]);
+struct MorePlans([RwLock<RecentPlans>; 16]);
+
+#[derive(Debug, Default)]
+struct RecentPlans {
+    plans: GrantPlans,
+    /// At so many it is looked for those that are gone.
+    full: usize,
+}
+
+/// So many plans are kept without a look.
+const FEW_PLANS: usize = 256;
+
+impl RecentPlans {
+    fn make_room(&mut self) {
+        if self.plans.len() >= self.full.max(FEW_PLANS) {
+            self.plans.retain(|_, (grant, _)| Arc::strong_count(grant) > 1);
+            self.full = self.plans.len() * 2;
+        }
+    }
+}
 
 impl MorePlans {
-    fn of(&self, address: usize) -> &RwLock<GrantPlans> {
+    fn of(&self, address: usize) -> &RwLock<RecentPlans> {
         // The lowest bits of an address say how it is aligned.
         &self.0[(address >> 6) % self.0.len()]
     }
@@ -332,12 +352,15 @@ impl Quota {
     /// The plan of a grant that is not among the policy's own: one that a caller has with budgets, or of another generation of the policy.
     fn more(&self, table: &CellTable, grant: &Arc<Grant>) -> Arc<Plan> {
         let plans = table.more.of(address(grant));
-        if let Some((_, plan)) = plans.read().unwrap_or_else(PoisonError::into_inner).get(&address(grant)) {
+        let known = plans.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, plan)) = known.plans.get(&address(grant)) {
             return Arc::clone(plan);
         }
+        drop(known);
         let plan = self.plan(&grant.limits);
-        let mut plans = plans.write().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(&plans.entry(address(grant)).or_insert_with(|| (Arc::clone(grant), plan)).1)
+        let mut recent = plans.write().unwrap_or_else(PoisonError::into_inner);
+        recent.make_room();
+        Arc::clone(&recent.plans.entry(address(grant)).or_insert_with(|| (Arc::clone(grant), plan)).1)
     }
 
     /// A plan of these limits, which count where those of the same ids do.

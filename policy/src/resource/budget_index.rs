@@ -3,7 +3,7 @@
 //! **Invariant:** a budget that has an error is found for all calls that it might have limited.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::budget::{Budget, CallSelector};
 use super::caller_index::{CallerIndex, NamesCallers};
@@ -28,8 +28,19 @@ pub(crate) struct BudgetIndex {
     of_some: CallerIndex<BudgetChain>,
     of_all: ChainsOfAll,
     /// Grants as some callers have them, by the addresses of the grant and of the budgets. All these live as long as the policy.
-    held: Mutex<Map<Box<[usize]>, Arc<Grant>>>,
+    held: Mutex<HeldGrants>,
 }
+
+/// Callers may have tokens with ever other claims: what no caller has any more is forgotten.
+#[derive(Debug, Default)]
+struct HeldGrants {
+    grants: Map<Box<[usize]>, Weak<Grant>>,
+    /// At so many it is looked for those that are gone.
+    full: usize,
+}
+
+/// So many grants are kept without a look.
+const FEW: usize = 1_024;
 
 /// Those that name no callers.
 #[derive(Debug, Default)]
@@ -105,14 +116,21 @@ impl BudgetIndex {
         let addresses = budgets.iter().map(|budget| Arc::as_ptr(budget).addr());
         let key: Box<[usize]> = std::iter::once(Arc::as_ptr(grant).addr()).chain(addresses).collect();
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(held.entry(key).or_insert_with(|| {
-            let mut held = Grant::clone(grant);
-            let limits = budgets.iter().flat_map(|budget| &budget.limits);
-            held.limits.extend(limits.filter(|it| is_counted(it.unit, &grant.destination)).cloned());
-            held.limits.sort_by(|one, other| one.id.cmp(&other.id));
-            held.budgets = budgets.into_iter().map(Arc::clone).collect();
-            Arc::new(held)
-        }))
+        if let Some(grant) = held.grants.get(&key).and_then(Weak::upgrade) {
+            return grant;
+        }
+        if held.grants.len() >= held.full.max(FEW) {
+            held.grants.retain(|_, grant| grant.strong_count() > 0);
+            held.full = held.grants.len() * 2;
+        }
+        let mut made = Grant::clone(grant);
+        let limits = budgets.iter().flat_map(|budget| &budget.limits);
+        made.limits.extend(limits.filter(|it| is_counted(it.unit, &grant.destination)).cloned());
+        made.limits.sort_by(|one, other| one.id.cmp(&other.id));
+        made.budgets = budgets.into_iter().map(Arc::clone).collect();
+        let made = Arc::new(made);
+        held.grants.insert(key, Arc::downgrade(&made));
+        made
     }
 }
 

@@ -90,7 +90,8 @@ end
 own.heard = named == life and named_lapses == own.lapses and whole
 if own.heard then
   own.lease_end = leaving and now or math.max(own.lease_end, now + lease)
-  redis.call('ZADD', leases, own.lease_end, holder)
+  -- Who only reports has no lease that could end.
+  if not reports then redis.call('ZADD', leases, own.lease_end, holder) end
 end
 keep(holder)
 redis.call('HSET', memory, 'c:' .. replica, ARGV[2])

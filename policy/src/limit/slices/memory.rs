@@ -137,7 +137,8 @@ impl Memory {
         if process.heard {
             process.lease_end =
                 if asker.leaving { now } else { process.lease_end.max(now.saturating_add(asker.lease)) };
-            process.is_ended = false;
+            // Who only reports had no lease that could end.
+            process.is_ended = asker.reports;
         }
         let (heard, lapses) = (process.heard, process.lapses);
         let mut live = 1;

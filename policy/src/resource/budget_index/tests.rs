@@ -2,6 +2,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use super::{BudgetIndex, FEW};
 use crate::access::diff;
 use crate::caller::{Caller, Claims, assumed};
 use crate::compile::{Environment, compile_files};
@@ -76,4 +77,28 @@ fn a_budget_by_claims_that_goes_is_a_difference() {
     let compared = |old, new| diff(old, new, Timestamp::UNIX_EPOCH, &assumed);
     assert!(format!("{:?}", compared(&with, &without)).contains("budget-0"));
     assert!(!format!("{:?}", compared(&with, &with)).contains("budget-0"));
+}
+
+#[test]
+fn what_no_caller_has_any_more_is_forgotten_however_many_claims_there_were() {
+    const CLAIMS: u32 = 12;
+    let claims: Vec<String> = (0..CLAIMS).map(|n| format!("{{roles: 'role-{n}'}}")).collect();
+    let policy = policy(&claims.iter().map(String::as_str).collect::<Vec<_>>());
+    let budgets = policy.budgets().map(|budget| (budget.name.clone(), Arc::clone(budget))).collect();
+    let index = BudgetIndex::new(&budgets);
+    let held = |roles: u32| {
+        let names: Vec<String> =
+            (0..CLAIMS).filter(|n| roles >> n & 1 == 1).map(|n| format!("role-{n}")).collect();
+        let claims: Vec<_> = names.iter().map(|name| ("roles", name.as_str())).collect();
+        let mut grants: Vec<_> = policy.grants().map(Arc::clone).collect();
+        index.hold(&caller(&claims), grants.iter_mut());
+        grants
+    };
+    let kept = held(1);
+    for roles in 1..1 << CLAIMS {
+        assert_eq!(held(roles)[0].budgets.len(), roles.count_ones() as usize);
+    }
+    assert!(Arc::ptr_eq(&kept[0], &held(1)[0]), "what a caller still has is another caller's as well");
+    let known = index.held.lock().unwrap().grants.len();
+    assert!(known <= FEW, "{known} of {}", 1 << CLAIMS);
 }
