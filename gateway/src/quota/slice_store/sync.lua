@@ -89,7 +89,7 @@ if own.heard and own.lease_end <= now then
 end
 own.heard = named == life and named_lapses == own.lapses and whole
 if own.heard then
-  own.lease_end = leaving and now or math.max(own.lease_end, now + lease)
+  own.lease_end = (leaving or reports) and now or math.max(own.lease_end, now + lease)
   -- Who only reports has no lease that could end.
   if not reports then redis.call('ZADD', leases, own.lease_end, holder) end
 end
@@ -112,7 +112,7 @@ if over > 0 then
   end
 end
 local live = redis.call('ZCARD', leases)
-if not own.heard or leaving then
+if not own.heard or leaving or reports then
   live = live + (redis.call('ZSCORE', leases, holder) and 0 or 1)
 end
 local rebuilding = not since or now < tonumber(since) + lease

@@ -135,8 +135,9 @@ impl Memory {
         let named = (asker.life, asker.lapses) == (Some(life), process.lapses);
         process.heard = named && asker.whole;
         if process.heard {
+            let is_over = asker.leaving || asker.reports;
             process.lease_end =
-                if asker.leaving { now } else { process.lease_end.max(now.saturating_add(asker.lease)) };
+                if is_over { now } else { process.lease_end.max(now.saturating_add(asker.lease)) };
             // Who only reports had no lease that could end.
             process.is_ended = asker.reports;
         }
