@@ -73,7 +73,7 @@ pub use journal::{Journal, Position, Wait};
 pub use list::list;
 pub(crate) use offline::recorded_balances;
 pub use offline::{catch_up, written};
-pub(crate) use postgres::{ChargeReader, ChargedReplica, WindowBegin};
+pub(crate) use postgres::{ChargeReader, ChargedReplica};
 pub use postgres::{
     PostgresIngest, PostgresProgress, PostgresServer, PostgresSettings, ReplicaState, SharedReader, forget,
     verify_shared,

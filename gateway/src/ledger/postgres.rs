@@ -19,7 +19,7 @@ mod tls;
 mod vouched;
 mod witness;
 
-pub(crate) use charges::{ChargeReader, ChargedReplica, WindowBegin};
+pub(crate) use charges::{ChargeReader, ChargedReplica};
 pub use forget::forget;
 pub(crate) use ingest::replay;
 pub use ingest::{PostgresIngest, PostgresProgress};

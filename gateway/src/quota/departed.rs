@@ -22,7 +22,7 @@ use super::lease::{PoolId, Replicas};
 use super::slice_store::{AskTurn, SliceStore, SliceStoreError, StoreLife, Synced};
 use super::window_terms::window_terms;
 use crate::ledger::{
-    ChargeReader, ChargedReplica, LedgerError, PostgresProgress, PostgresServer, WindowBegin, chain,
+    ChargeReader, ChargedReplica, ChargedWindow, LedgerError, PostgresProgress, PostgresServer, chain,
 };
 
 /// Between two tries while the database does not answer.
@@ -50,6 +50,8 @@ pub(super) struct StoreRecovery {
     told: Option<StoreLife>,
     due: Option<StoreLife>,
     reading: Option<JoinHandle<(Vec<AskedWindow>, Vec<ChargedReplica>)>>,
+    /// What was read, without what was told of it.
+    left: Option<(Vec<AskedWindow>, Vec<ChargedReplica>)>,
 }
 
 /// Gives back what replicas had leased that have ended.
@@ -71,7 +73,7 @@ struct Telling<'a> {
 /// Since when this count counts, as it was asked for.
 struct AskedWindow {
     begun: Option<Timestamp>,
-    window: WindowBegin,
+    window: ChargedWindow,
 }
 
 impl DepartedReader {
@@ -84,7 +86,7 @@ impl DepartedReader {
     async fn read(
         &self,
         windows: &[AskedWindow],
-        read: impl FnOnce(&mut ChargeReader, &str, &[WindowBegin]) -> Result<Vec<ChargedReplica>, LedgerError>
+        read: impl FnOnce(&mut ChargeReader, &str, &[ChargedWindow]) -> Result<Vec<ChargedReplica>, LedgerError>
         + Send
         + 'static,
     ) -> Result<Vec<ChargedReplica>, LedgerError> {
@@ -94,9 +96,7 @@ impl DepartedReader {
         let read = tokio::task::spawn_blocking(work).await;
         read.unwrap_or_else(|_| Err(LedgerError::Unavailable))
     }
-}
 
-impl DepartedReader {
     /// What was charged to other replicas in these windows; nothing where the database does not say it in time.
     async fn others(
         self,
@@ -194,7 +194,7 @@ impl Telling<'_> {
 
 impl StoreRecovery {
     pub(super) fn new(reader: DepartedReader) -> Self {
-        Self { reader, told: None, due: None, reading: None }
+        Self { reader, told: None, due: None, reading: None, left: None }
     }
 
     /// Notes the process that has this replica's shares.
@@ -209,12 +209,13 @@ impl StoreRecovery {
 
     /// Notes that the store has lost something.
     pub(super) fn lost(&mut self, life: &StoreLife) {
-        if self.told.as_ref() != Some(life) {
-            self.due = Some(Arc::clone(life));
+        if self.told.as_ref() != Some(life) && self.due.as_ref() != Some(life) {
+            (self.due, self.left) = (Some(Arc::clone(life)), None);
         }
     }
 
-    /// Tells it, if that is due. Whether it still waits for the database, which it does for so long; then all is not told yet.
+    /// Tells of one replica more, if that is due: meanwhile the lease is lengthened. Whether not all is told yet; the database is waited for so
+    /// long.
     ///
     /// # Errors
     /// Where the store fails: it is told again.
@@ -225,22 +226,26 @@ impl StoreRecovery {
         patience: Duration,
     ) -> Result<bool, SliceStoreError> {
         let Some(life) = self.due.clone() else { return Ok(false) };
-        let reading = self.reading.get_or_insert_with(|| {
-            let windows = quota.asked_windows(Timestamp::now());
-            tokio::spawn(self.reader.clone().others(windows, patience))
-        });
-        if !reading.is_finished() {
+        if self.left.is_none() {
+            let reading = self.reading.get_or_insert_with(|| {
+                let windows = quota.asked_windows(Timestamp::now());
+                tokio::spawn(self.reader.clone().others(windows, patience))
+            });
+            if !reading.is_finished() {
+                return Ok(true);
+            }
+            let read = reading.await;
+            self.reading = None;
+            self.left = Some(read.unwrap_or_default());
+        }
+        if let Some((windows, left)) = &mut self.left
+            && let Some(replica) = left.last()
+        {
+            Telling { quota, replicas, windows }.report_as(store, replica, 0, false).await?;
+            left.pop();
             return Ok(true);
         }
-        let read = reading.await;
-        self.reading = None;
-        if let Ok((windows, gone)) = read {
-            let telling = Telling { quota, replicas, windows: &windows };
-            for replica in gone {
-                telling.report_as(store, &replica, 0, false).await?;
-            }
-        }
-        (self.told, self.due) = (Some(life), None);
+        (self.told, self.due, self.left) = (Some(life), None, None);
         Ok(false)
     }
 }
@@ -314,7 +319,8 @@ impl Quota {
             let begun = window.begun(now);
             let longest = SignedDuration::try_from(window.longest()).unwrap_or(SignedDuration::MAX);
             let since = begun.unwrap_or_else(|| now.saturating_sub(longest).unwrap_or(Timestamp::UNIX_EPOCH));
-            windows.push(AskedWindow { begun, window: WindowBegin { limit: limit.id.to_string(), since } });
+            windows
+                .push(AskedWindow { begun, window: ChargedWindow { limit: Arc::clone(&limit.id), since } });
         }
         windows.sort_by(|a, b| a.window.limit.cmp(&b.window.limit));
         windows
@@ -325,7 +331,7 @@ impl Quota {
         let usage = Usage { spent: amount, held: 0 };
         let table = self.table.load();
         let kind = table.registry.limit(&pool.limit).map(|limit| &limit.kind);
-        let asked = windows.binary_search_by(|asked| asked.window.limit.as_str().cmp(&pool.limit));
+        let asked = windows.binary_search_by(|asked| asked.window.limit.cmp(&pool.limit));
         if let (Some(LimitKind::Counted(window)), Ok(at)) = (kind, asked) {
             let (resets_in, counts_for) = window_terms(window, now);
             let is_same = window.begun(now) == windows[at].begun;

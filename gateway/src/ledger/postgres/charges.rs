@@ -11,6 +11,7 @@ use tollgate_policy::limit::{LimitId, Per};
 
 use super::schema::{self, MOST};
 use super::session::{DatabaseSession, PostgresServer};
+use crate::ledger::charged::ChargedWindow;
 use crate::ledger::record::Charge;
 use crate::ledger::rollup::{ChargeKey, Rollup};
 use crate::ledger::sqlite::window_of;
@@ -20,13 +21,6 @@ use crate::ledger::{LONGEST_WINDOW, LedgerError};
 const QUARTER: i64 = 15 * 60_000;
 /// So many counts of replicas are read at once, at most.
 const MOST_READ: i64 = 500_000;
-
-/// Since when what was charged to a limit counts.
-#[derive(Debug, Clone)]
-pub(crate) struct WindowBegin {
-    pub(crate) limit: String,
-    pub(crate) since: Timestamp,
-}
 
 /// What the ledger has of one replica, in windows that are not over.
 #[derive(Debug)]
@@ -56,7 +50,7 @@ impl ChargeReader {
     pub(crate) fn others(
         &mut self,
         own: &str,
-        windows: &[WindowBegin],
+        windows: &[ChargedWindow],
     ) -> Result<Vec<ChargedReplica>, LedgerError> {
         let sql = "SELECT r.id FROM tollgate.replicas r WHERE r.uuid <> $1::text::uuid";
         let own = own.to_owned();
@@ -69,7 +63,7 @@ impl ChargeReader {
     }
 
     /// What was charged to those whose shares may be given back: they have ended in order, with nothing waiting, or are gone for good.
-    pub(crate) fn ended(&mut self, windows: &[WindowBegin]) -> Result<Vec<ChargedReplica>, LedgerError> {
+    pub(crate) fn ended(&mut self, windows: &[ChargedWindow]) -> Result<Vec<ChargedReplica>, LedgerError> {
         let sql = "SELECT id FROM tollgate.replicas
                    WHERE process > settled AND ((ended AND waiting = 0) OR forgotten_at IS NOT NULL)";
         let ended: Vec<i64> = self.0.run(async |client: &mut Client| {
@@ -94,9 +88,9 @@ impl ChargeReader {
         })
     }
 
-    fn read(&mut self, rows: &[i64], windows: &[WindowBegin]) -> Result<Vec<ChargedReplica>, LedgerError> {
+    fn read(&mut self, rows: &[i64], windows: &[ChargedWindow]) -> Result<Vec<ChargedReplica>, LedgerError> {
         let now = Timestamp::now().as_millisecond();
-        let limits: Vec<&str> = windows.iter().map(|window| window.limit.as_str()).collect();
+        let limits: Vec<&str> = windows.iter().map(|window| &*window.limit).collect();
         let since: Vec<i64> =
             windows.iter().map(|window| rounded(&window.limit, window.since.as_millisecond())).collect();
         let who = "SELECT id, replace(uuid::text, '-', ''), process, forgotten_at IS NOT NULL FROM tollgate.replicas WHERE id = ANY($1)";

@@ -17,9 +17,13 @@ pub fn forget(server: &PostgresServer, which: &str, by: &str) -> Result<ReplicaS
     session.run(async |client: &mut Client| {
         // What it was known to have is given back anew, whatever process that was.
         let note = "UPDATE tollgate.replicas SET forgotten_at = now(), forgotten_by = $2,
-                    process = greatest(process, settled + 1) WHERE uuid = $1::text::uuid";
-        client.execute(note, &[&id, &by]).await?;
-        Ok(())
+                    process = greatest(process, settled + 1)
+                    WHERE uuid = $1::text::uuid AND last_seen < now() - interval '1 minute'";
+        // It may have come back since it was looked at.
+        match client.execute(note, &[&id, &by]).await? {
+            0 => Err(failed("database", "the replica is there again")),
+            _ => Ok(()),
+        }
     })?;
     Ok(replica)
 }

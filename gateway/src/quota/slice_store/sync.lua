@@ -3,9 +3,9 @@
 -- KEYS: the store's memory of itself and of who asks, the leases that run, the counts that somebody wants, then one for each count.
 -- ARGV: replica, number of the process, number of the ask, lease in milliseconds, the life of the store that was answered in last or `-`,
 -- how often the lease had ended by then, whether everything is now told, whether it is the last ask, whether somebody else reports for it;
--- then for each count cap, what is kept,
--- what is spent, what a call needs, what is wanted, in how many milliseconds the window ends or 0, for how long what is held at the lease's
--- end counts, and the shares of others that were known, as holder,ceiling,spent,resets_at,counts_for;
+-- then for each count cap, what is kept, what is spent, what a call needs, what is wanted, in how many milliseconds the window ends or 0,
+-- for how long what is held at the lease's end counts, and the shares of others that were known, as
+-- holder,ceiling,spent,resets_at,counts_for;
 -- Answer: `superseded` or `overtaken` and the latest number; or `rebuilding` or `granting`, the life, the lapses, whether everything is told,
 -- replicas that are there, leases that have ended, how many counts are wanted and which; then for each count what is added, whether others
 -- want some (`p`: a process before has some), what others have spent, and their shares as above.
