@@ -148,9 +148,9 @@ impl CallerOccupancy {
     ///
     /// # Errors
     /// Whose bound is reached.
-    pub(crate) fn call(self: &Arc<Self>) -> Result<CallPlace, CallsFull> {
+    pub(crate) fn call(self: &Arc<Self>) -> Result<CallPermit, CallsFull> {
         let Bounds { calls, all_calls, .. } = self.all.bounds;
-        let place = CallPlace(self.counted(Size::Call, 1));
+        let place = CallPermit(self.counted(Size::Call, 1));
         if self.held.bytes(Size::Call) > calls {
             Err(CallsFull::Caller)
         } else if self.is_within_share(Size::Call, all_calls) {
@@ -259,9 +259,9 @@ pub(crate) enum CallsFull {
 
 /// The place of one call among its caller's and everybody's; given back on drop.
 #[derive(Debug)]
-pub(crate) struct CallPlace(HeldBytes);
+pub(crate) struct CallPermit(HeldBytes);
 
-impl CallPlace {
+impl CallPermit {
     /// Of the caller that it was taken from.
     pub(crate) const fn usage(&self) -> &Arc<CallerOccupancy> {
         &self.0.usage

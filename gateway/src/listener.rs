@@ -47,7 +47,7 @@ use crate::caller_occupancy::OccupancyPermit;
 use crate::core::{Core, Shared};
 use crate::drain::Phase;
 use crate::identity::{Proofs, Refusal};
-use crate::session::{Arrival, HeaderDeadline, Road, Session};
+use crate::session::{Arrival, HeaderDeadline, ProxyMode, Session};
 use crate::settings::{DoubleHboneSettings, ListenerKind, ProxyProtocolSettings};
 
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(5);
@@ -222,15 +222,15 @@ async fn secure(
     let deadline = Arc::new(HeaderDeadline::new());
     let stream = WriteTimeoutStream::new(stream, Arc::clone(&deadline), None);
     let proven = Proofs::of(Vec::new(), &core.shared.trust, &core.shared.usages).ok()?;
-    let arrival = Arrival { address, road: road(listener.kind), http2: false, deadline };
+    let arrival = Arrival { address, mode: proxy_mode(listener.kind), http2: false, deadline };
     Some(Connected::Clear(stream, Arc::new(Session::new(arrival, proven))))
 }
 
-/// How the connections of a listener come.
-const fn road(kind: ListenerKind) -> Road {
+/// What the gateway is to those who connect to a listener.
+const fn proxy_mode(kind: ListenerKind) -> ProxyMode {
     match kind {
-        ListenerKind::Http | ListenerKind::Hbone | ListenerKind::Tcp => Road::Direct,
-        ListenerKind::Forward => Road::Forward,
+        ListenerKind::Http | ListenerKind::Hbone | ListenerKind::Tcp => ProxyMode::Direct,
+        ListenerKind::Forward => ProxyMode::Forward,
     }
 }
 
@@ -248,7 +248,7 @@ async fn handshake(
     }
     let (stream, proven) = prove(core, (listener, tls), stream, address).await?;
     let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-    let arrival = Arrival { address, road: road(listener.kind), http2, deadline };
+    let arrival = Arrival { address, mode: proxy_mode(listener.kind), http2, deadline };
     Some((stream, Arc::new(Session::new(arrival, proven))))
 }
 

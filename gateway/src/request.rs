@@ -27,7 +27,7 @@ pub(crate) async fn handle(
     session: Arc<Session>,
     request: Box<Request<Incoming>>,
 ) -> Response<ReplyBody> {
-    let mut format = ErrorFormat::of(&request).to(session.road.shown_to());
+    let mut format = ErrorFormat::of(&request).to(session.mode.shown_to());
     let mut account =
         Account::open(Arc::clone(&core), crate::websocket::asked_method(&request), request.headers());
     let mut leftover = None;
@@ -59,7 +59,7 @@ async fn forward(
     let snapshot = core.snapshot()?;
 
     faults.at(Stage::Identity);
-    let mut head = RequestHead::read(parts, core.shared.limits.head_bytes, session.road.shown_to())?;
+    let mut head = RequestHead::read(parts, core.shared.limits.head_bytes, session.mode.shown_to())?;
     format.read(&head);
     let (trust, usages, now) = (&core.shared.trust, &core.shared.usages, account.begun());
     let context = session.proofs.authenticate(&mut head.credentials, trust, usages, &snapshot, now)?;
@@ -67,7 +67,7 @@ async fn forward(
 
     faults.at(Stage::Target);
     let policy = &snapshot.policy;
-    let resolved = session.road.resolve(policy, &head.line(), |to, asked| account.targeted(to, asked));
+    let resolved = session.mode.resolve(policy, &head.line(), |to, asked| account.targeted(to, asked));
     let (target, request) = resolved.inspect_err(|_| account.misdirected(&head.line()))?;
     format.addressed(&request);
 

@@ -6,10 +6,10 @@ mod connection;
 mod deadline;
 mod registry;
 mod shutdown;
-mod unproven;
+mod unauthenticated;
 mod write_progress;
 
-pub(crate) use self::connection::{Arrival, Road, Session};
+pub(crate) use self::connection::{Arrival, ProxyMode, Session};
 pub(crate) use self::deadline::{HEAD_LIMIT, HeaderDeadline};
 pub(crate) use self::registry::ConnectionRegistry;
 pub(crate) use self::shutdown::Shutdown;

@@ -27,7 +27,7 @@ mod send_failure;
 mod source;
 mod tls;
 mod transport;
-mod upstream_place;
+mod upstream_permit;
 
 pub use self::address::{DialRules, local_addresses};
 pub(crate) use self::alpn::AlpnOffer;

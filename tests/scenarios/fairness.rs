@@ -22,7 +22,7 @@ const NOBODY: &str = "spiffe://prod.acme/ns/other/sa/nobody";
 const VICTIM: &str = "spiffe://prod.acme/ns/checkout/sa/victim";
 
 /// Quick to judge: a caller may be slow for two seconds.
-const HASTY: &str = "cores: 1\nlimits: {patience: 2s, leastRate: 4 KiB, heldBytes: 32 MiB}\n";
+const HASTY: &str = "cores: 1\nlimits: {patience: 2s, minRate: 4 KiB, heldBytes: 32 MiB}\n";
 
 /// Logs as they are set in production: some of these scenarios make calls by the thousand.
 fn quiet(mut plan: Plan, extra: &str) -> Plan {

@@ -55,12 +55,12 @@ pub(crate) struct Proofs {
 struct ProofState {
     known: Recent<ProofKey, KnownCaller>,
     /// When the connection was first seen to prove nobody any more.
-    unproven_since: Option<Timestamp>,
+    unauthenticated_since: Option<Timestamp>,
 }
 
 /// That nothing on a connection proves anybody.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Unproven {
+pub(crate) struct Unauthenticated {
     pub(crate) since: Timestamp,
     /// How long what is under way may go on.
     pub(crate) grace: SignedDuration,
@@ -68,7 +68,7 @@ pub(crate) struct Unproven {
     pub(crate) reason: Reason,
 }
 
-impl Unproven {
+impl Unauthenticated {
     /// Whether what is still under way has had its time.
     pub(crate) fn is_over(&self, now: Timestamp) -> bool {
         now.duration_since(self.since) > self.grace
@@ -259,12 +259,12 @@ impl Proofs {
     }
 
     /// That nothing on the connection proves anybody; `None`: something does, or may yet.
-    pub(crate) fn unproven(
+    pub(crate) fn unauthenticated(
         &self,
         trust: &Trust,
         usages: &CallerOccupancies,
         now: Timestamp,
-    ) -> Option<Unproven> {
+    ) -> Option<Unauthenticated> {
         let state = &mut *self.state();
         let tokens = trust.tokens();
         let is_current = |token: &VerifiedToken| tokens.check_current(token, now).is_ok();
@@ -278,12 +278,12 @@ impl Proofs {
         } else {
             is_open && self.of_certificate(&mut state.known, trust, usages, now).is_ok()
         };
-        state.unproven_since = (!is_proven).then(|| state.unproven_since.unwrap_or(now));
+        state.unauthenticated_since = (!is_proven).then(|| state.unauthenticated_since.unwrap_or(now));
         let is_nobodys = state.known.is_empty() && self.opened_by.is_none();
         let grace = if is_nobodys { NOBODYS_GRACE } else { GRACE };
         let has_certificate = is_open && !self.is_empty();
         let reason = if has_certificate { Reason::CertificateExpired } else { Reason::TokenExpired };
-        state.unproven_since.map(|since| Unproven { since, grace, reason })
+        state.unauthenticated_since.map(|since| Unauthenticated { since, grace, reason })
     }
 
     fn of_certificate<'a>(
@@ -436,9 +436,13 @@ mod tests {
         let trust = Trust::new(HashMap::new(), Duration::ZERO);
         let (proofs, _) = Proofs::of(Vec::new(), &trust, &usages).unwrap();
         let begun = proofs.begun;
-        assert!(proofs.unproven(&trust, &usages, begun + PATIENCE - SignedDuration::from_secs(1)).is_none());
+        assert!(
+            proofs
+                .unauthenticated(&trust, &usages, begun + PATIENCE - SignedDuration::from_secs(1))
+                .is_none()
+        );
         let since = begun + PATIENCE;
-        let is_over = |now| proofs.unproven(&trust, &usages, now).unwrap().is_over(now);
+        let is_over = |now| proofs.unauthenticated(&trust, &usages, now).unwrap().is_over(now);
         assert!(!is_over(since) && !is_over(since + NOBODYS_GRACE));
         assert!(is_over(since + NOBODYS_GRACE + SignedDuration::from_secs(1)));
 

@@ -22,7 +22,7 @@ use super::h2_stream::H2Stream;
 use super::{ListenerConfig, hbone, prove, tunnel_admission};
 use crate::caller_occupancy::OccupancyPermit;
 use crate::core::Core;
-use crate::session::{Arrival, HeaderDeadline, Road, Session};
+use crate::session::{Arrival, HeaderDeadline, ProxyMode, Session};
 use crate::settings::DoubleHboneSettings;
 
 /// What tunnels inside tunnels go by.
@@ -84,7 +84,7 @@ async fn answer(
     };
     let arrival = Arrival {
         address: outer.address,
-        road: Road::Hbone(authority.clone()),
+        mode: ProxyMode::Hbone(authority.clone()),
         http2: true,
         deadline: Arc::new(HeaderDeadline::new()),
     };

@@ -27,7 +27,7 @@ use crate::key_health::KeyPools;
 use crate::ledger::{Ledger, samples};
 use crate::metering::Recorder;
 use crate::quota::Quota;
-use crate::session::{Arrival, ConnectionRegistry, HeaderDeadline, Road, Session};
+use crate::session::{Arrival, ConnectionRegistry, HeaderDeadline, ProxyMode, Session};
 use crate::settings::RequestLimits;
 use crate::snapshot::{Snapshot, Snapshots};
 use crate::timers::Timers;
@@ -169,19 +169,19 @@ impl Fixture {
 
     /// A connection of whoever has shown this chain elsewhere.
     pub(super) fn session(&self, chain: Vec<CertificateDer<'static>>, http2: bool) -> Arc<Session> {
-        self.session_by(Road::Direct, chain, http2)
+        self.session_by(ProxyMode::Direct, chain, http2)
     }
 
     pub(super) fn session_by(
         &self,
-        road: Road,
+        mode: ProxyMode,
         chain: Vec<CertificateDer<'static>>,
         http2: bool,
     ) -> Arc<Session> {
         let shared = &self.core.shared;
         let proven = Proofs::of(chain, &shared.trust, &shared.usages).unwrap();
         let deadline = Arc::new(HeaderDeadline::new());
-        let arrival = Arrival { address: "192.0.2.1:1234".parse().unwrap(), road, http2, deadline };
+        let arrival = Arrival { address: "192.0.2.1:1234".parse().unwrap(), mode, http2, deadline };
         Arc::new(Session::new(arrival, proven))
     }
 

@@ -35,7 +35,7 @@ use crate::identity::{CallerContext, CallerCredentials, Proofs, ShownTo};
 use crate::ledger::RecordId;
 use crate::metering::{RelayEnd, ReplyBody};
 use crate::reply::{self, ErrorFormat};
-use crate::session::{Arrival, HeaderDeadline, Road, Session};
+use crate::session::{Arrival, HeaderDeadline, ProxyMode, Session};
 use crate::snapshot::Snapshot;
 use crate::tunnel::{self, OpenTunnel, RefusedTunnel, Towards, TunnelRequest};
 
@@ -361,7 +361,8 @@ impl ForwardPermit {
     /// The session of what comes in the tunnel.
     fn session(self, outer: &Session, http2: bool, deadline: Arc<HeaderDeadline>) -> Arc<Session> {
         let Self { authority, proofs, place, .. } = self;
-        let arrival = Arrival { address: outer.address, road: Road::Intercepted(authority), http2, deadline };
+        let arrival =
+            Arrival { address: outer.address, mode: ProxyMode::Intercepted(authority), http2, deadline };
         Arc::new(Session::within(arrival, proofs, place))
     }
 

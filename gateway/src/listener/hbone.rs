@@ -30,7 +30,7 @@ use crate::core::Core;
 use crate::identity::CallerCredentials;
 use crate::ledger::RecordId;
 use crate::reply::{self, ErrorFormat};
-use crate::session::{HeaderDeadline, Road, Session, Shutdown};
+use crate::session::{HeaderDeadline, ProxyMode, Session, Shutdown};
 use crate::settings::RequestLimits;
 use crate::tunnel::{self, Hello, OpenTunnel, RefusedTunnel, Towards, TunnelRequest};
 
@@ -229,7 +229,7 @@ fn authorise<B>(
     request: &Request<B>,
 ) -> Result<(TunnelPermit, Option<Passage>), Denial> {
     let authority = authority(request)?;
-    if let Road::Hbone(outer) = &session.road
+    if let ProxyMode::Hbone(outer) = &session.mode
         && *outer != authority
     {
         let detail = "the tunnel inside leads elsewhere than the one that it comes in";
@@ -316,7 +316,7 @@ async fn requests_in(core: Arc<Core>, outer: Arc<Session>, leave: TunnelPermit, 
         refuse(&core, &outer, Some(&authority), &Denial::new(Reason::TlsInTunnel, detail));
         return;
     }
-    let session = outer.tunnelled(Road::Hbone(authority), begun == Begun::Http2, deadline, place);
+    let session = outer.tunnelled(ProxyMode::Hbone(authority), begun == Begun::Http2, deadline, place);
     requests::serve(core, Arc::new(session), whole, end).await;
 }
 

@@ -167,7 +167,7 @@ where
             biased;
             result = &mut *served => {
                 let Err(error) = result else { return End::Close };
-                tracing::debug!(peer = %session.address, road = ?session.road, %error, "connection ended");
+                tracing::debug!(peer = %session.address, mode = ?session.mode, %error, "connection ended");
                 return if error.is_parse() { End::Close } else { End::Cut };
             }
             order = session.shutdown.received() => {

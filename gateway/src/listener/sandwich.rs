@@ -18,7 +18,7 @@ use super::{ListenerConfig, http, log_refusal, tcp};
 use crate::caller_occupancy::OccupancyPermit;
 use crate::core::Core;
 use crate::identity::Proofs;
-use crate::session::{Arrival, HeaderDeadline, Road, Session};
+use crate::session::{Arrival, HeaderDeadline, ProxyMode, Session};
 
 /// A workload, as a listed proxy names it.
 pub(super) struct SandwichedWorkload {
@@ -41,7 +41,7 @@ pub(super) async fn serve(
     let stream = WriteTimeoutStream::new(Lingering::new(stream, place.clone()), Arc::clone(&deadline), None);
     let mut whole = Rewind::new(Bytes::new(), stream);
     let Some(begun) = begun(&mut whole).await else { return };
-    let arrival = Arrival { address, road: Road::Direct, http2: begun == Begun::Http2, deadline };
+    let arrival = Arrival { address, mode: ProxyMode::Direct, http2: begun == Begun::Http2, deadline };
     let session = Arc::new(Session::of(arrival, proofs, place));
     http::serve(core, session, whole, end).await;
 }
@@ -58,7 +58,7 @@ pub(super) async fn pass_through(
     let deadline = Arc::new(HeaderDeadline::new());
     let mut stream = WriteTimeoutStream::new(stream, Arc::clone(&deadline), None);
     stream.wait_for_reader();
-    let arrival = Arrival { address, road: Road::Direct, http2: false, deadline };
+    let arrival = Arrival { address, mode: ProxyMode::Direct, http2: false, deadline };
     let session = Arc::new(Session::of(arrival, proofs, place));
     let leads = tcp::Leads { settings: listener.destination, asked: destination };
     tcp::serve(core, session, (stream, reset_clear), leads).await;

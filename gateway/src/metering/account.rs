@@ -26,7 +26,7 @@ use super::permitted::PermittedCall;
 use super::recorder::Ending;
 use super::traffic::Traffic;
 use crate::caller_body::{BodyDiscard, Leftover};
-use crate::caller_occupancy::{CallPlace, CallsFull, OccupancyPermit};
+use crate::caller_occupancy::{CallPermit, CallsFull, OccupancyPermit};
 use crate::core::Core;
 use crate::identity::CallerContext;
 use crate::in_place::boxed;
@@ -70,7 +70,7 @@ pub(crate) struct Account {
     started: Instant,
     phase: AccountPhase,
     /// Among the calls that its caller may have at once.
-    place: Option<CallPlace>,
+    place: Option<CallPermit>,
     call: Option<Arc<PermittedCall>>,
     upload: Option<Arc<Upload>>,
     /// When the connection was open that is passed through.
@@ -408,7 +408,7 @@ impl Account {
     ) -> Option<BodyDiscard> {
         let leftover = leftover?;
         let is_error = route.as_ref().map_or(true, |answered| answered.head.status.as_u16() >= 400);
-        let usage = self.place.as_ref().filter(|_| is_error).map(CallPlace::usage);
+        let usage = self.place.as_ref().filter(|_| is_error).map(CallPermit::usage);
         Some(BodyDiscard::new(leftover, usage?.linger()?))
     }
 

@@ -326,7 +326,7 @@ impl MeteredBody {
         }
         self.source.incoming = None;
         self.source.lease = None;
-        let is_ours = matches!(error, BodyError::Revoked | BodyError::Unproven);
+        let is_ours = matches!(error, BodyError::Revoked | BodyError::Unauthenticated);
         let outcome = if is_ours { Outcome::Refused } else { Outcome::UpstreamFailed };
         let reading = self.source.reader.take().map(|mut reader| reader.finish(&mut Output::default()));
         let waiting = self.output.ready.iter().map(|bytes| bytes.len() as u64).sum();
@@ -398,7 +398,7 @@ impl Body for MeteredBody {
                     let over = this.proof.as_mut().map(|proof| proof.poll(issuers, cx));
                     if let Some(Poll::Ready(denial)) = over {
                         this.proof = None;
-                        this.failed(BodyError::Unproven, denial.reason);
+                        this.failed(BodyError::Unauthenticated, denial.reason);
                         continue;
                     }
                     if let Some(progress) = &this.progress {

@@ -235,7 +235,7 @@ fn no_room() -> Denial {
 
 /// Where a body comes so slowly that it keeps from others what its call holds.
 pub(crate) fn too_slow() -> Denial {
-    Denial::new(Reason::BadRequest, "the request body came too slowly (limits.leastRate)")
+    Denial::new(Reason::BadRequest, "the request body came too slowly (limits.minRate)")
 }
 
 fn too_large() -> Denial {

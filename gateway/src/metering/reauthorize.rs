@@ -32,7 +32,7 @@ pub(crate) enum Over {
     /// The policy permits it no longer.
     Withdrawn,
     /// Its caller is proven no longer.
-    Unproven(Reason),
+    Unauthenticated(Reason),
     /// The process ends.
     Draining,
     /// Neither side has sent anything.
@@ -107,12 +107,14 @@ impl Reauthorizer {
     }
 
     /// What of its connection proves nobody any more, or will not by the time that the connection is cut.
-    fn unproven(&self) -> Option<Reason> {
+    fn unauthenticated(&self) -> Option<Reason> {
         let shared = &self.core.shared;
         let now = Timestamp::now();
-        let unproven = self.session.proofs.unproven(&shared.trust, &shared.usages, now);
+        let unauthenticated = self.session.proofs.unauthenticated(&shared.trust, &shared.usages, now);
         let then = now.checked_add(BEFORE_THE_CUT).unwrap_or(now);
-        unproven.filter(|unproven| unproven.is_over(then)).map(|unproven| unproven.reason)
+        unauthenticated
+            .filter(|unauthenticated| unauthenticated.is_over(then))
+            .map(|unauthenticated| unauthenticated.reason)
     }
 
     /// Why one of the proofs of `context` has ended.
@@ -126,7 +128,11 @@ impl Reauthorizer {
 
     /// Why its connection is to end now.
     fn cut(&self) -> Over {
-        if self.is_drained() { Over::Draining } else { self.unproven().map_or(Over::Cut, Over::Unproven) }
+        if self.is_drained() {
+            Over::Draining
+        } else {
+            self.unauthenticated().map_or(Over::Cut, Over::Unauthenticated)
+        }
     }
 }
 
@@ -134,7 +140,7 @@ impl LastingProof {
     fn ended(&self, reauthorizer: &Reauthorizer) -> Option<Reason> {
         match self {
             Self::AtOnce(context) => reauthorizer.ended(context),
-            Self::WithGrace(_) => reauthorizer.unproven(),
+            Self::WithGrace(_) => reauthorizer.unauthenticated(),
         }
     }
 
@@ -174,7 +180,7 @@ impl RelayWatch {
         let (mut before, mut moved) = (traffic.all(), Instant::now());
         loop {
             tokio::select! {
-                reason = self.proof.outlasted(reauthorizer) => return Over::Unproven(reason),
+                reason = self.proof.outlasted(reauthorizer) => return Over::Unauthenticated(reason),
                 () = self.drained.reached(Phase::Cutting) => return Over::Draining,
                 () = aborted(&reauthorizer.session) => return reauthorizer.cut(),
                 now = tick.tick() => {
@@ -185,7 +191,7 @@ impl RelayWatch {
                         return Over::Withdrawn;
                     }
                     if let Some(reason) = self.proof.ended(reauthorizer) {
-                        return Over::Unproven(reason);
+                        return Over::Unauthenticated(reason);
                     }
                     if now.duration_since(moved) >= self.idle {
                         return Over::Idle;

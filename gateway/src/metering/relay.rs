@@ -284,7 +284,9 @@ impl Relay {
                 let reason = Reason::Withdrawn;
                 (Outcome::Refused, Some(reason), (POLICY_VIOLATION, reason.as_str()))
             }
-            Over::Unproven(reason) => (Outcome::Refused, Some(reason), (POLICY_VIOLATION, reason.as_str())),
+            Over::Unauthenticated(reason) => {
+                (Outcome::Refused, Some(reason), (POLICY_VIOLATION, reason.as_str()))
+            }
             Over::Draining => {
                 (Outcome::Refused, Some(Reason::Drained), (GOING_AWAY, "the gateway goes away"))
             }

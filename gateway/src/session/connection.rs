@@ -1,4 +1,4 @@
-//! A caller's connection, whatever road it came by.
+//! A caller's connection, in whatever mode it is proxied.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::min_rate::MinRate;
 
 /// How a connection came.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Road {
+pub(crate) enum ProxyMode {
     /// Over a socket of its own.
     Direct,
     /// In a tunnel of the mesh, which leads there.
@@ -32,8 +32,8 @@ pub(crate) enum Road {
     Intercepted(TunnelAuthority),
 }
 
-impl Road {
-    /// What the gateway is to those who came by it.
+impl ProxyMode {
+    /// What the gateway is to those who came in it.
     pub(crate) const fn shown_to(&self) -> ShownTo {
         match self {
             Self::Forward => ShownTo::Proxy,
@@ -41,7 +41,7 @@ impl Road {
         }
     }
 
-    /// Where a request goes that came by it, and what it asks there. `named` is told of that before its road has a say, so that the
+    /// Where a request goes that came in it, and what it asks there. `named` is told of that before its tunnel has a say, so that the
     /// record of what is refused then says where it would have gone.
     ///
     /// # Errors
@@ -65,7 +65,7 @@ impl Road {
 #[derive(Debug)]
 pub(crate) struct Arrival {
     pub(crate) address: SocketAddr,
-    pub(crate) road: Road,
+    pub(crate) mode: ProxyMode,
     pub(crate) http2: bool,
     /// Its stream tells this of every byte that comes.
     pub(crate) deadline: Arc<HeaderDeadline>,
@@ -75,7 +75,7 @@ pub(crate) struct Arrival {
 #[derive(Debug)]
 pub(crate) struct Session {
     pub(crate) address: SocketAddr,
-    pub(crate) road: Road,
+    pub(crate) mode: ProxyMode,
     pub(crate) http2: bool,
     /// Shared by all that comes in tunnels on one connection.
     pub(crate) proofs: Arc<Proofs>,
@@ -97,12 +97,12 @@ impl Session {
     /// connections of its caller.
     pub(crate) fn tunnelled(
         &self,
-        road: Road,
+        mode: ProxyMode,
         http2: bool,
         deadline: Arc<HeaderDeadline>,
         place: Arc<OccupancyPermit>,
     ) -> Self {
-        let arrival = Arrival { address: self.address, road, http2, deadline };
+        let arrival = Arrival { address: self.address, mode, http2, deadline };
         Self::within(arrival, Arc::clone(&self.proofs), place)
     }
 
@@ -113,10 +113,10 @@ impl Session {
 
     /// With a place that more than the connection holds.
     pub(crate) fn of(arrival: Arrival, proofs: Arc<Proofs>, place: Option<Arc<OccupancyPermit>>) -> Self {
-        let Arrival { address, road, http2, deadline } = arrival;
+        let Arrival { address, mode, http2, deadline } = arrival;
         Self {
             address,
-            road,
+            mode,
             http2,
             proofs,
             shutdown: ShutdownSignal::default(),

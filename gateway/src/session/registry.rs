@@ -11,29 +11,29 @@ use jiff::Timestamp;
 use super::connection::Session;
 use super::deadline::Late;
 use super::shutdown::Shutdown;
-use super::unproven::UnprovenConnections;
+use super::unauthenticated::UnauthenticatedConnections;
 use crate::caller_occupancy::CallerOccupancies;
 use crate::drain::Phase;
-use crate::identity::{Trust, Unproven};
+use crate::identity::{Trust, Unauthenticated};
 
 /// The open connections of a core.
 #[derive(Debug, Default)]
 pub(crate) struct ConnectionRegistry {
     all: Mutex<HashMap<usize, Weak<Session>>>,
-    unproven: Mutex<UnprovenConnections>,
+    unauthenticated: Mutex<UnauthenticatedConnections>,
 }
 
 impl ConnectionRegistry {
     pub(crate) fn enter(&self, session: &Arc<Session>) {
         self.sessions().insert(Arc::as_ptr(session).addr(), Arc::downgrade(session));
         if !session.proofs.has_proven() {
-            self.unproven().enter(session);
+            self.unauthenticated().enter(session);
         }
     }
 
     /// As many of the oldest that have proven nobody end. False where there is none.
     pub(crate) fn make_room(&self, places: usize) -> bool {
-        self.unproven().make_room(places)
+        self.unauthenticated().make_room(places)
     }
 
     pub(crate) fn leave(&self, session: &Session) {
@@ -47,10 +47,10 @@ impl ConnectionRegistry {
         sessions.retain(|_, session| session.strong_count() > 0);
         let open: Vec<Arc<Session>> = sessions.values().filter_map(Weak::upgrade).collect();
         drop(sessions);
-        self.unproven().forget();
+        self.unauthenticated().forget();
         let now = Timestamp::now();
         for session in open {
-            let order = match (session.late(now), session.proofs.unproven(trust, usages, now)) {
+            let order = match (session.late(now), session.proofs.unauthenticated(trust, usages, now)) {
                 (Some(Late::Head), _) => Some(Shutdown::Abort),
                 _ if session.writes.any_still(now) => Some(Shutdown::Abort),
                 (Some(Late::Body), since) => {
@@ -69,17 +69,17 @@ impl ConnectionRegistry {
         self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn unproven(&self) -> MutexGuard<'_, UnprovenConnections> {
-        self.unproven.lock().unwrap_or_else(PoisonError::into_inner)
+    fn unauthenticated(&self) -> MutexGuard<'_, UnauthenticatedConnections> {
+        self.unauthenticated.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// What a connection is told in this phase of the drain, which may prove nobody.
-fn order(phase: Phase, unproven: Option<Unproven>, now: Timestamp) -> Option<Shutdown> {
-    if phase >= Phase::Cut || unproven.is_some_and(|unproven| unproven.is_over(now)) {
+fn order(phase: Phase, unauthenticated: Option<Unauthenticated>, now: Timestamp) -> Option<Shutdown> {
+    if phase >= Phase::Cut || unauthenticated.is_some_and(|unauthenticated| unauthenticated.is_over(now)) {
         return Some(Shutdown::Abort);
     }
-    (phase >= Phase::Closing || unproven.is_some()).then_some(Shutdown::Graceful)
+    (phase >= Phase::Closing || unauthenticated.is_some()).then_some(Shutdown::Graceful)
 }
 
 #[cfg(test)]
@@ -95,7 +95,7 @@ mod tests {
         let ended = Timestamp::from_second(1_000).unwrap();
         let told = |phase, after| {
             let now = Timestamp::from_second(1_000 + after).unwrap();
-            order(phase, Some(Unproven { since: ended, grace, reason }), now)
+            order(phase, Some(Unauthenticated { since: ended, grace, reason }), now)
         };
         assert_eq!(told(Phase::Serving, 0), Some(Shutdown::Graceful));
         assert_eq!(told(Phase::Serving, grace.as_secs()), Some(Shutdown::Graceful));

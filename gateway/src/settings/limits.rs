@@ -70,8 +70,8 @@ pub struct RequestLimits {
     /// Bytes a second that a caller has to send and take while it holds what others share. See [slow callers](#slow-callers).
     #[serde(deserialize_with = "value::bytes")]
     #[schemars(with = "SizeText", extend("default" = "16 KiB"))]
-    pub least_rate: usize,
-    /// How long a caller may be behind `leastRate`.
+    pub min_rate: usize,
+    /// How long a caller may be behind `minRate`.
     #[schemars(extend("default" = "30s"))]
     pub patience: Interval,
     /// How long a call may take that holds what others share.
@@ -95,7 +95,7 @@ impl Default for RequestLimits {
             connections_per_caller: 4_096,
             calls_per_caller: 2_048,
             calls: 16_384,
-            least_rate: 16 << 10,
+            min_rate: 16 << 10,
             patience: Interval(Duration::from_secs(30)),
             lifetime: Interval(Duration::from_secs(2 * 3_600)),
             redis: None,
@@ -124,7 +124,7 @@ impl RequestLimits {
         wrong(self.connections_per_caller == 0, "connectionsPerCaller", "at least 1");
         wrong(self.calls_per_caller == 0, "callsPerCaller", "at least 1");
         wrong(self.calls == 0, "calls", "at least 1");
-        wrong(self.least_rate == 0, "leastRate", "at least 1");
+        wrong(self.min_rate == 0, "minRate", "at least 1");
         problems.extend(self.redis.iter().flat_map(RedisSettings::problems));
         problems
     }
@@ -144,7 +144,7 @@ impl RequestLimits {
     }
 
     pub(crate) fn least(&self) -> MinRate {
-        let Self { least_rate, patience: Interval(patience), lifetime: Interval(lifetime), .. } = *self;
-        MinRate { bytes: least_rate as u64, patience, lifetime }
+        let Self { min_rate, patience: Interval(patience), lifetime: Interval(lifetime), .. } = *self;
+        MinRate { bytes: min_rate as u64, patience, lifetime }
     }
 }

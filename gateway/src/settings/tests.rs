@@ -145,7 +145,7 @@ fn bounds_have_defaults_that_follow_the_memory_and_are_taken_as_written() {
     assert!((16 << 20..=1 << 30).contains(&bounds.held) && bounds.held_of_one == bounds.held / 3);
     assert_eq!((bounds.connections, bounds.calls), (4_096, 2_048));
     assert_eq!((plain.ledger.keep.age.0.as_secs(), plain.ledger.keep.size), (90 * 86_400, 20 << 30));
-    let more = "limits: {heldBytes: 64 MiB, heldBytesPerCaller: 8 MiB, leastRate: 1 KiB, patience: 1m, lifetime: 1d}\n\
+    let more = "limits: {heldBytes: 64 MiB, heldBytesPerCaller: 8 MiB, minRate: 1 KiB, patience: 1m, lifetime: 1d}\n\
                 ledger: {keep: {age: 7d, size: 1 GiB}}\n";
     let written = read(&format!("{GOOD}{more}"), &[]).unwrap();
     let (bounds, least) = (written.limits.bounds(), written.limits.least());

@@ -125,7 +125,7 @@ fn wants_hello(reauthorizer: &Reauthorizer) -> bool {
 fn why(over: Over) -> Result<Outcome, Denial> {
     let (reason, detail) = match over {
         Over::Withdrawn => (Reason::Withdrawn, "the policy permits this connection no longer"),
-        Over::Unproven(reason) => (reason, "what has proven its caller has ended"),
+        Over::Unauthenticated(reason) => (reason, "what has proven its caller has ended"),
         Over::Draining => (Reason::Drained, "the gateway stops"),
         Over::Idle => (Reason::TunnelIdle, "no byte has passed for as long as the destination lets none"),
         Over::Lifetime => (

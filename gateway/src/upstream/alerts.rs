@@ -123,7 +123,7 @@ mod tests {
     use tokio::io::AsyncWriteExt;
 
     use super::*;
-    use crate::upstream::health::EndpointPlace;
+    use crate::upstream::health::EndpointPermit;
 
     /// A socket that cannot be written to any more, and whose alert arrives late.
     struct Refusing {
@@ -161,12 +161,12 @@ mod tests {
 
     async fn recorded(alert: Alert) -> Option<Alert> {
         let remote: SocketAddr = "192.0.2.1:443".parse().unwrap();
-        let place = crate::upstream::source::SourcePlace::of_system(remote.ip());
+        let place = crate::upstream::source::SourcePermit::of_system(remote.ip());
         let state = Arc::new(ConnectionState::new(
             "api.up.test".into(),
             remote,
             place,
-            EndpointPlace::sample(remote),
+            EndpointPermit::sample(remote),
         ));
         let stream = Refusing { alert, is_late: true };
         let mut stream = AlertRecorder { stream, state: Arc::clone(&state) };

@@ -7,8 +7,8 @@ use std::sync::{Arc, OnceLock};
 use rustls::AlertDescription;
 use tokio::sync::Notify;
 
-use super::health::EndpointPlace;
-use super::source::SourcePlace;
+use super::health::EndpointPermit;
+use super::source::SourcePermit;
 
 /// One connection; addresses as records show them.
 #[derive(Debug)]
@@ -18,9 +18,9 @@ pub(crate) struct ConnectionState {
     pub(super) remote: Arc<str>,
     pub(super) source: Arc<str>,
     /// Held as long as anybody has the connection.
-    pub(super) place: SourcePlace,
+    pub(super) place: SourcePermit,
     /// The endpoint that it leads to, with its place there.
-    pub(super) endpoint: EndpointPlace,
+    pub(super) endpoint: EndpointPermit,
     /// Why the other side did not take the connection after all.
     refused: OnceLock<AlertDescription>,
     /// How many bytes it has sent.
@@ -33,8 +33,8 @@ impl ConnectionState {
     pub(super) fn new(
         host: Arc<str>,
         remote: SocketAddr,
-        place: SourcePlace,
-        endpoint: EndpointPlace,
+        place: SourcePermit,
+        endpoint: EndpointPermit,
     ) -> Self {
         let (remote, source) = (remote.to_string().into(), place.address().to_string().into());
         let (refused, received, moves) = (OnceLock::new(), AtomicU64::new(0), Notify::new());

@@ -22,7 +22,7 @@ use tollgate_policy::policy::{OutlierDetection, Retries};
 use self::budget::RetryBudget;
 pub(super) use self::circuit::{DialCircuit, DialTicket};
 pub(crate) use self::endpoint::Endpoint;
-pub(super) use self::occupancy::ConnectionPlace;
+pub(super) use self::occupancy::ConnectionPermit;
 use self::occupancy::Occupancy;
 
 /// Hosts of one destination that are remembered: a wildcard has them without number.
@@ -69,9 +69,9 @@ pub(crate) struct HostHealth {
 
 /// A connection's place at its endpoint.
 #[derive(Debug)]
-pub(crate) struct EndpointPlace {
+pub(crate) struct EndpointPermit {
     endpoint: Arc<Endpoint>,
-    _place: ConnectionPlace,
+    _place: ConnectionPermit,
 }
 
 /// Why an endpoint is blamed, as the log says it.
@@ -239,8 +239,8 @@ impl HostHealth {
     }
 }
 
-impl EndpointPlace {
-    pub(super) const fn new(endpoint: Arc<Endpoint>, place: ConnectionPlace) -> Self {
+impl EndpointPermit {
+    pub(super) const fn new(endpoint: Arc<Endpoint>, place: ConnectionPermit) -> Self {
         Self { endpoint, _place: place }
     }
 
@@ -252,7 +252,7 @@ impl EndpointPlace {
     pub(super) fn sample(address: SocketAddr) -> Self {
         let health = UpstreamHealth::default();
         let host = health.host(&"up".parse().unwrap(), &"up".into());
-        Self::new(host.endpoint(address), ConnectionPlace::counted(&host.destination))
+        Self::new(host.endpoint(address), ConnectionPermit::counted(&host.destination))
     }
 }
 

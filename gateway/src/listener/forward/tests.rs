@@ -13,7 +13,7 @@ use crate::stats::Sums;
 
 fn connect(fixture: &Fixture, chain: Vec<CertificateDer<'static>>, http2: bool) -> DuplexStream {
     let (near, far) = duplex(1 << 16);
-    let session = fixture.session_by(Road::Forward, chain, http2);
+    let session = fixture.session_by(ProxyMode::Forward, chain, http2);
     tokio::spawn(serve(Arc::clone(&fixture.core), session, near, (|_| std::future::ready(()), drop)));
     far
 }

@@ -67,9 +67,9 @@ impl Occupancy {
 
 /// A connection's place among those of its destination; given back on drop.
 #[derive(Debug)]
-pub(crate) struct ConnectionPlace(Arc<DestinationHealth>);
+pub(crate) struct ConnectionPermit(Arc<DestinationHealth>);
 
-impl ConnectionPlace {
+impl ConnectionPermit {
     /// Where there is none, `shed` may close one that nobody uses, which is waited for.
     ///
     /// # Errors
@@ -110,7 +110,7 @@ impl ConnectionPlace {
     }
 }
 
-impl Drop for ConnectionPlace {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         self.0.occupancy.connections.fetch_sub(1, Ordering::Relaxed);
         self.0.occupancy.closed.notify_waiters();

@@ -1,4 +1,4 @@
-//! How each road is taken: one call, or something that stays open.
+//! How each entry point is taken: one call, or something that stays open.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use tollgate_tests::hbone::HboneClient;
 use tollgate_tests::{Answer, Client, Protocol};
 
 use super::stand::{Caller, Stand};
-use super::table::{Road, Row, Traffic};
+use super::table::{EntryPoint, Row, Traffic};
 use crate::proxies::{SPIFFE_TLV, header};
 use crate::websocket::{echoed, frame};
 
@@ -85,7 +85,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Carrier for S {}
 
 type Io = Box<dyn Carrier>;
 
-/// What is open on a road, with the connection that it is on.
+/// What is open on an entry point, with the connection that it is on.
 pub(crate) enum Open {
     Answer { body: Incoming, _on: Connection },
     Bytes(Io),
@@ -200,7 +200,7 @@ impl Row {
         })
     }
 
-    /// HTTP on this road, and what is asked in it.
+    /// HTTP on this entry point, and what is asked in it.
     async fn http(
         &self,
         stand: &Stand,
@@ -212,31 +212,33 @@ impl Row {
         let named = caller.client.naming(&host);
         let mut request = named.request(Method::GET, ask.path, "");
         ask.add(request.headers_mut());
-        let http = match self.road {
-            Road::Http1ByBaseUrl | Road::WebSocketHttp1 => {
+        let http = match self.entry_point {
+            EntryPoint::Http1ByBaseUrl | EntryPoint::WebSocketHttp1 => {
                 let path = format!("/{}{}", self.destination, ask.path);
                 *request.uri_mut() = direct.request(Method::GET, &path, "").into_parts().0.uri;
                 direct.open(Protocol::H1).await?
             }
-            Road::Http2ByHost | Road::WebSocketHttp2 => direct.naming(&host).open(Protocol::H2).await?,
-            Road::HboneHttp | Road::DoubleHboneHttp => {
+            EntryPoint::Http2ByHost | EntryPoint::WebSocketHttp2 => {
+                direct.naming(&host).open(Protocol::H2).await?
+            }
+            EntryPoint::HboneHttp | EntryPoint::DoubleHboneHttp => {
                 let tunnel = self.hbone(stand, caller, ask, &format!("{host}:80")).await?;
                 Connection::over(&named, tunnel, Protocol::H1).await?
             }
-            Road::ForwardAbsolute => {
+            EntryPoint::ForwardAbsolute => {
                 *request.uri_mut() = format!("http://{host}{}", ask.path).parse().unwrap();
                 proxy(stand, caller).open(Protocol::H1).await?
             }
-            Road::ForwardClear => {
+            EntryPoint::ForwardClear => {
                 let tunnel = connect(stand, caller, ask, (&format!("{host}:80"), Protocol::H1)).await?;
                 Connection::over(&named, tunnel, Protocol::H1).await?
             }
-            Road::ForwardIntercepted => {
+            EntryPoint::ForwardIntercepted => {
                 let tunnel = connect(stand, caller, ask, (&format!("{host}:443"), Protocol::H1)).await?;
                 let inside = forward::tls(tunnel, &host, stand.interception.clone(), &["http/1.1"]).await?;
                 Connection::over(&named, inside, Protocol::H1).await?
             }
-            Road::Sandwich => {
+            EntryPoint::Sandwich => {
                 let mut stream = TcpStream::connect(stand.gateway.listener("sandwich")).await?;
                 stream.write_all(&header(&[(0x02, &host), (SPIFFE_TLV, &caller.id)])).await?;
                 Connection::over(&named, stream, Protocol::H1).await?
@@ -246,7 +248,7 @@ impl Row {
         Ok((http, request))
     }
 
-    /// What is passed through on this road.
+    /// What is passed through on this entry point.
     pub(crate) async fn bytes(&self, stand: &Stand, caller: &Caller, ask: Ask<'_>) -> Result<Io, Said> {
         let carrier = self.carrier(stand, caller, ask).await?;
         if self.destination != "named" {
@@ -262,28 +264,28 @@ impl Row {
             let client = caller.client.at(stand.gateway.listener(listener));
             client.handshake(client.tls(&[])).await
         };
-        Ok(match self.road {
-            Road::HboneTcp | Road::DoubleHboneTcp | Road::HboneTls => {
+        Ok(match self.entry_point {
+            EntryPoint::HboneTcp | EntryPoint::DoubleHboneTcp | EntryPoint::HboneTls => {
                 Box::new(self.hbone(stand, caller, ask, &authority).await?)
             }
-            Road::ForwardTunnel | Road::ForwardTls => {
+            EntryPoint::ForwardTunnel | EntryPoint::ForwardTls => {
                 Box::new(connect(stand, caller, ask, (&authority, Protocol::H1)).await?)
             }
-            Road::ForwardTunnelHttp2 => {
+            EntryPoint::ForwardTunnelHttp2 => {
                 Box::new(connect(stand, caller, ask, (&authority, Protocol::H2)).await?)
             }
-            Road::SandwichTcp => {
+            EntryPoint::SandwichTcp => {
                 let mut stream = TcpStream::connect(stand.gateway.listener("sandwich-queue")).await?;
                 stream.write_all(&header(&[(0x02, "queue.test"), (SPIFFE_TLV, &caller.id)])).await?;
                 Box::new(stream)
             }
-            Road::TcpListener => Box::new(at("queue").await?),
-            Road::TlsByServerName => Box::new(at("named").await?),
+            EntryPoint::TcpListener => Box::new(at("queue").await?),
+            EntryPoint::TlsByServerName => Box::new(at("named").await?),
             other => unreachable!("{other:?} carries HTTP"),
         })
     }
 
-    /// A WebSocket on this road (RFC 6455, RFC 8441).
+    /// A WebSocket on this entry point (RFC 6455, RFC 8441).
     async fn messages(
         &self,
         stand: &Stand,
@@ -292,7 +294,7 @@ impl Row {
     ) -> Result<(TokioIo<Upgraded>, Connection), Said> {
         let (mut http, mut request) = self.http(stand, caller, ask).await?;
         request.headers_mut().insert("sec-websocket-version", "13".parse().unwrap());
-        let answer = if self.road == Road::WebSocketHttp1 {
+        let answer = if self.entry_point == EntryPoint::WebSocketHttp1 {
             for (name, value) in [
                 ("connection", "upgrade"),
                 ("upgrade", "websocket"),
@@ -318,8 +320,8 @@ impl Row {
         ask: Ask<'_>,
         authority: &str,
     ) -> Result<TokioIo<Upgraded>, Said> {
-        let mut mesh = match self.road {
-            Road::DoubleHboneHttp | Road::DoubleHboneTcp => {
+        let mut mesh = match self.entry_point {
+            EntryPoint::DoubleHboneHttp | EntryPoint::DoubleHboneTcp => {
                 let outer = HboneClient::dial(&stand.carrier()).await?.tunnel(authority).await;
                 HboneClient::within(&caller.client, outer).await?
             }

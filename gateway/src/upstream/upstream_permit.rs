@@ -9,9 +9,9 @@ use super::pool::Bucket;
 
 /// Given back on drop. It goes by the bucket of its core, so that cores share no more than the counters.
 #[derive(Debug)]
-pub(crate) struct UpstreamPlace(Arc<Bucket>);
+pub(crate) struct UpstreamPermit(Arc<Bucket>);
 
-impl UpstreamPlace {
+impl UpstreamPermit {
     /// `free`: how many more calls the gateway takes.
     ///
     /// # Errors
@@ -23,7 +23,7 @@ impl UpstreamPlace {
     }
 }
 
-impl Drop for UpstreamPlace {
+impl Drop for UpstreamPermit {
     fn drop(&mut self) {
         self.0.health.destination.occupancy.end();
     }

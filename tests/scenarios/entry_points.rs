@@ -1,6 +1,6 @@
-//! Every road to the gateway under every rule: `roads/table.rs` lists both, and why a rule has nothing to say of a road.
+//! Every entry point to the gateway under every rule: `entry_points/table.rs` lists both, and why a rule has nothing to say of an entry point.
 //!
-//! **Invariant:** a road that is added is a row of the table, and is then under every rule that the row does not name an exception from.
+//! **Invariant:** an entry point that is added is a row of the table, and is then under every rule that the row does not name an exception from.
 
 mod stand;
 mod table;
@@ -24,7 +24,7 @@ const STRANGERS: &str = "strangers";
 const SECONDS: Duration = Duration::from_secs(15);
 /// What is under way may outlast the proof of its caller by a minute.
 const GRACE: Duration = Duration::from_secs(80);
-/// The time of a certificate in which each road has to be opened.
+/// The time of a certificate in which each entry point has to be opened.
 const PROVEN_FOR: Duration = Duration::from_secs(40);
 /// So long before its end it is asked whether each still carries.
 const SHORTLY: Duration = Duration::from_secs(12);
@@ -64,7 +64,7 @@ async fn records(
     callers.iter().map(last).collect()
 }
 
-/// Whether a call was refused in the form of its road.
+/// Whether a call was refused in the form of its entry point.
 fn is_refused(said: &Said, form: Refusal, reason: &str) -> bool {
     match (said, form) {
         (Said::Refused(status, why), Refusal::Answer(expected)) => *status == expected && why == reason,
@@ -73,7 +73,7 @@ fn is_refused(said: &Said, form: Refusal, reason: &str) -> bool {
     }
 }
 
-/// What was open has to end so, as far as its road tells.
+/// What was open has to end so, as far as its entry point tells.
 fn assert_ended(row: &Row, end: Option<&End>, expected: &End) {
     let is_untold = !row.tells_cut && *expected == End::Cut && end == Some(&End::Whole(String::new()));
     assert!(end == Some(expected) || is_untold, "{}: {end:?}, not {expected:?}", row.name);
@@ -89,7 +89,7 @@ fn counted(stand: &Stand, row: &Row, namespace: &str, reason: &str) -> f64 {
     stand.gateway.metrics().sum("tollgate_requests_total", &labels)
 }
 
-/// What each road under the rule has open, and whose it is.
+/// What each entry point under the rule has open, and whose it is.
 async fn opened(stand: &Stand, rule: Rule, path: &str) -> (Vec<(&'static Row, Caller)>, Vec<Open>) {
     let (mut callers, mut all) = (Vec::new(), Vec::new());
     let ends_in = if rule == Rule::Expired { PROVEN_FOR.as_secs().cast_signed() } else { 3600 };
@@ -107,7 +107,7 @@ async fn opened(stand: &Stand, rule: Rule, path: &str) -> (Vec<(&'static Row, Ca
 }
 
 #[test]
-fn a_rule_that_has_nothing_to_say_of_a_road_is_excepted_by_name_and_with_a_reason() {
+fn a_rule_that_has_nothing_to_say_of_an_entry_point_is_excepted_by_name_and_with_a_reason() {
     for row in &ROADS {
         for (rule, why) in row.exceptions() {
             assert!(why.len() > 20, "{}: {rule:?}: {why}", row.name);
@@ -117,13 +117,13 @@ fn a_rule_that_has_nothing_to_say_of_a_road_is_excepted_by_name_and_with_a_reaso
     for rule in Rule::ALL {
         assert!(
             under(rule).count() * 2 >= ROADS.len() || rule == Rule::Unseen,
-            "{rule:?} holds on few roads"
+            "{rule:?} holds on few entry points"
         );
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_by_any_road_is_recorded_once_counted_once_and_hides_the_key() {
+async fn a_call_by_any_entry_point_is_recorded_once_counted_once_and_hides_the_key() {
     needs!(websockets::installed());
     let stand = Stand::start("").await;
     let passed = stand.sandbox.canary("passed");
@@ -176,7 +176,7 @@ async fn a_call_by_any_road_is_recorded_once_counted_once_and_hides_the_key() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_a_grant_any_road_is_refused_in_its_own_form_whatever_the_caller_says_of_itself() {
+async fn without_a_grant_any_entry_point_is_refused_in_its_own_form_whatever_the_caller_says_of_itself() {
     needs!(websockets::installed());
     let stand = Stand::start("").await;
     let mut callers = Vec::new();
@@ -205,7 +205,7 @@ async fn without_a_grant_any_road_is_refused_in_its_own_form_whatever_the_caller
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_limit_refuses_the_next_call_by_any_road() {
+async fn a_limit_refuses_the_next_call_by_any_entry_point() {
     needs!(websockets::installed());
     let stand = Stand::start("  limits: [{requests: 1, per: day}]\n").await;
     let mut callers = Vec::new();
@@ -227,7 +227,7 @@ async fn a_limit_refuses_the_next_call_by_any_road() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_open_on_any_road_ends_with_its_grant() {
+async fn what_is_open_on_any_entry_point_ends_with_its_grant() {
     needs!(websockets::installed());
     let stand = Stand::start("").await;
     let (callers, all) = opened(&stand, Rule::Withdrawn, "/endless").await;
@@ -249,7 +249,7 @@ async fn what_is_open_on_any_road_ends_with_its_grant() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_revoked_certificate_opens_nothing_on_any_road_and_ends_what_it_has_opened() {
+async fn a_revoked_certificate_opens_nothing_on_any_entry_point_and_ends_what_it_has_opened() {
     needs!(websockets::installed());
     let stand = Stand::start("").await;
     let (callers, all) = opened(&stand, Rule::Revoked, "/endless").await;
@@ -274,7 +274,7 @@ async fn a_revoked_certificate_opens_nothing_on_any_road_and_ends_what_it_has_op
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_certificate_has_opened_on_any_road_ends_with_it() {
+async fn what_a_certificate_has_opened_on_any_entry_point_ends_with_it() {
     needs!(websockets::installed());
     let stand = Stand::start("").await;
     let begun = Instant::now();
@@ -333,7 +333,7 @@ async fn assert_end_with_their_proof(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_way_of_what_is_passed_through_ends_by_itself_on_any_road() {
+async fn each_way_of_what_is_passed_through_ends_by_itself_on_any_entry_point() {
     needs!(websockets::installed());
     let stand = Stand::start("").await;
     let (mut callers, mut heard) = (Vec::new(), 0);
@@ -372,7 +372,7 @@ async fn each_way_of_what_is_passed_through_ends_by_itself_on_any_road() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_server_that_tls_in_a_tunnel_names_is_where_it_leads_on_any_road() {
+async fn the_server_that_tls_in_a_tunnel_names_is_where_it_leads_on_any_entry_point() {
     needs!(websockets::installed());
     let stand = Stand::start("").await;
     for row in ROADS.iter().filter(|row| row.destination == "named") {
@@ -396,7 +396,7 @@ async fn the_server_that_tls_in_a_tunnel_names_is_where_it_leads_on_any_road() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_drain_lets_what_is_open_on_any_road_finish_and_cuts_what_does_not() {
+async fn a_drain_lets_what_is_open_on_any_entry_point_finish_and_cuts_what_does_not() {
     needs!(websockets::installed());
     let mut stand = Stand::start("").await;
     let (callers, mut all) = opened(&stand, Rule::Drained, "/slow").await;

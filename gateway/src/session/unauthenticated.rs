@@ -12,9 +12,9 @@ use crate::peer_scope::PeerScope;
 
 /// Those that wait with their first token, the oldest first.
 #[derive(Debug, Default)]
-pub(super) struct UnprovenConnections(HashMap<PeerScope, VecDeque<Weak<Session>>>);
+pub(super) struct UnauthenticatedConnections(HashMap<PeerScope, VecDeque<Weak<Session>>>);
 
-impl UnprovenConnections {
+impl UnauthenticatedConnections {
     /// One more, for which the oldest may have to end.
     pub(super) fn enter(&mut self, session: &Arc<Session>) {
         let scopes = PeerScope::of(session.address.ip());
@@ -67,7 +67,7 @@ mod tests {
     use crate::caller_occupancy::{Bounds, CallerOccupancies};
     use crate::identity::{Proofs, Trust};
     use crate::peer_scope::{MOST_OF_ADDRESS, MOST_OF_ALL};
-    use crate::session::{Arrival, HeaderDeadline, Road};
+    use crate::session::{Arrival, HeaderDeadline, ProxyMode};
 
     fn session(address: &str) -> Arc<Session> {
         let usages = CallerOccupancies::new(Bounds {
@@ -80,7 +80,7 @@ mod tests {
         let trust = Trust::new(HashMap::new(), std::time::Duration::ZERO);
         let address = std::net::SocketAddr::new(address.parse().unwrap(), 1);
         let deadline = Arc::new(HeaderDeadline::new());
-        let arrival = Arrival { address, road: Road::Direct, http2: false, deadline };
+        let arrival = Arrival { address, mode: ProxyMode::Direct, http2: false, deadline };
         Arc::new(Session::new(arrival, Proofs::of(Vec::new(), &trust, &usages).unwrap()))
     }
 
@@ -91,11 +91,11 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_oldest_of_an_address_ends_for_the_next_and_no_other_address_feels_it() {
-        let mut unproven = UnprovenConnections::default();
+        let mut unauthenticated = UnauthenticatedConnections::default();
         let other = session("192.0.2.1");
-        unproven.enter(&other);
+        unauthenticated.enter(&other);
         let flood: Vec<_> = (0..MOST_OF_ADDRESS + 10).map(|_| session("10.0.0.1")).collect();
-        flood.iter().for_each(|session| unproven.enter(session));
+        flood.iter().for_each(|session| unauthenticated.enter(session));
         for (at, session) in flood.iter().enumerate() {
             assert_eq!(is_told(session).await, at < 10, "{at}");
         }
@@ -104,20 +104,20 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_flood_from_everywhere_ends_the_oldest_and_what_ended_takes_no_room() {
-        let mut unproven = UnprovenConnections::default();
+        let mut unauthenticated = UnauthenticatedConnections::default();
         let ended: Vec<_> =
             (0..MOST_OF_ALL).map(|at| session(&format!("10.{}.{}.1", at >> 8, at & 255))).collect();
-        ended.iter().for_each(|session| unproven.enter(session));
+        ended.iter().for_each(|session| unauthenticated.enter(session));
         drop(ended);
         let flood: Vec<_> =
             (0..=MOST_OF_ALL).map(|at| session(&format!("172.{}.{}.1", at >> 8, at & 255))).collect();
-        flood.iter().for_each(|session| unproven.enter(session));
+        flood.iter().for_each(|session| unauthenticated.enter(session));
         assert!(is_told(&flood[0]).await);
         assert!(!is_told(&flood[1]).await);
-        assert!(unproven.make_room(2));
+        assert!(unauthenticated.make_room(2));
         assert!(is_told(&flood[1]).await && is_told(&flood[2]).await && !is_told(&flood[3]).await);
         drop(flood);
-        unproven.forget();
-        assert!(unproven.0.is_empty() && !unproven.make_room(1));
+        unauthenticated.forget();
+        assert!(unauthenticated.0.is_empty() && !unauthenticated.make_room(1));
     }
 }

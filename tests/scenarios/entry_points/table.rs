@@ -1,8 +1,8 @@
-//! The roads to the gateway, what differs between them, and where a rule has nothing to say of one.
+//! The entry points to the gateway, what differs between them, and where a rule has nothing to say of one.
 
 /// A way to the gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Road {
+pub(crate) enum EntryPoint {
     Http1ByBaseUrl,
     Http2ByHost,
     HboneHttp,
@@ -24,7 +24,7 @@ pub(crate) enum Road {
     SandwichTcp,
 }
 
-/// What travels on a road.
+/// What travels on an entry point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Traffic {
     /// HTTP requests, which get a key.
@@ -35,7 +35,7 @@ pub(crate) enum Traffic {
     Bytes,
 }
 
-/// The form in which a road refuses.
+/// The form in which an entry point refuses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
     /// With this status and the reason in a header.
@@ -44,12 +44,12 @@ pub(crate) enum Refusal {
     Reset,
 }
 
-/// What holds on every road.
+/// What holds on every entry point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Rule {
     /// A call is one record, with its caller, destination, proof and source address, and is counted once.
     Recorded,
-    /// Without a grant it is refused, in the road's own form, with a record that says why.
+    /// Without a grant it is refused, in the entry point's own form, with a record that says why.
     Refused,
     /// A limit refuses what goes beyond it.
     Limited,
@@ -84,9 +84,9 @@ impl Rule {
     ];
 }
 
-/// A road, and what is its own.
+/// An entry point, and what is its own.
 pub(crate) struct Row {
-    pub(crate) road: Road,
+    pub(crate) entry_point: EntryPoint,
     /// Also of its grant, and of its caller's service account.
     pub(crate) name: &'static str,
     pub(crate) traffic: Traffic,
@@ -113,9 +113,9 @@ const PROXY_VERIFIES: (Rule, &str) =
 const PROXY_CLOSES: (Rule, &str) =
     (Rule::Expired, "the listed proxy knows when the workload's certificate ends: it is not seen here");
 
-const fn http(road: Road, name: &'static str) -> Row {
+const fn http(entry_point: EntryPoint, name: &'static str) -> Row {
     Row {
-        road,
+        entry_point,
         name,
         traffic: Traffic::Requests,
         destination: "up",
@@ -127,55 +127,58 @@ const fn http(road: Road, name: &'static str) -> Row {
     }
 }
 
-const fn websocket(road: Road, name: &'static str) -> Row {
-    Row { traffic: Traffic::Messages, destination: "ws", exceptions: &[], ..http(road, name) }
+const fn websocket(entry_point: EntryPoint, name: &'static str) -> Row {
+    Row { traffic: Traffic::Messages, destination: "ws", exceptions: &[], ..http(entry_point, name) }
 }
 
-const fn passed(road: Road, name: &'static str, destination: &'static str) -> Row {
-    Row { traffic: Traffic::Bytes, destination, exceptions: &[NO_KEY], ..http(road, name) }
+const fn passed(entry_point: EntryPoint, name: &'static str, destination: &'static str) -> Row {
+    Row { traffic: Traffic::Bytes, destination, exceptions: &[NO_KEY], ..http(entry_point, name) }
 }
 
-/// Every road.
+/// Every entry point.
 pub(crate) const ROADS: [Row; 19] = [
-    http(Road::Http1ByBaseUrl, "http1"),
-    http(Road::Http2ByHost, "http2"),
-    Row { without_grant: Refusal::Answer(401), ..http(Road::HboneHttp, "hbone-http") },
-    Row { without_grant: Refusal::Answer(401), ..passed(Road::HboneTls, "hbone-tls", "named") },
-    Row { without_grant: Refusal::Answer(401), ..passed(Road::HboneTcp, "hbone-tcp", "queue") },
-    Row { without_grant: Refusal::Answer(401), ..http(Road::DoubleHboneHttp, "double-hbone-http") },
-    Row { without_grant: Refusal::Answer(401), ..passed(Road::DoubleHboneTcp, "double-hbone-tcp", "queue") },
-    http(Road::ForwardAbsolute, "absolute"),
-    http(Road::ForwardClear, "clear"),
-    http(Road::ForwardIntercepted, "intercepted"),
-    passed(Road::ForwardTunnel, "tunnel", "queue"),
+    http(EntryPoint::Http1ByBaseUrl, "http1"),
+    http(EntryPoint::Http2ByHost, "http2"),
+    Row { without_grant: Refusal::Answer(401), ..http(EntryPoint::HboneHttp, "hbone-http") },
+    Row { without_grant: Refusal::Answer(401), ..passed(EntryPoint::HboneTls, "hbone-tls", "named") },
+    Row { without_grant: Refusal::Answer(401), ..passed(EntryPoint::HboneTcp, "hbone-tcp", "queue") },
+    Row { without_grant: Refusal::Answer(401), ..http(EntryPoint::DoubleHboneHttp, "double-hbone-http") },
+    Row {
+        without_grant: Refusal::Answer(401),
+        ..passed(EntryPoint::DoubleHboneTcp, "double-hbone-tcp", "queue")
+    },
+    http(EntryPoint::ForwardAbsolute, "absolute"),
+    http(EntryPoint::ForwardClear, "clear"),
+    http(EntryPoint::ForwardIntercepted, "intercepted"),
+    passed(EntryPoint::ForwardTunnel, "tunnel", "queue"),
     // Its stream ends with END_STREAM whenever the gateway lets go of it (hyper 1.12, `proto/h2/upgrade.rs`).
-    Row { tells_cut: false, ..passed(Road::ForwardTunnelHttp2, "tunnel-http2", "queue") },
-    passed(Road::ForwardTls, "tunnel-tls", "named"),
+    Row { tells_cut: false, ..passed(EntryPoint::ForwardTunnelHttp2, "tunnel-http2", "queue") },
+    passed(EntryPoint::ForwardTls, "tunnel-tls", "named"),
     Row {
         without_grant: Refusal::Reset,
         beyond_limit: Refusal::Reset,
         exceptions: &[NO_KEY, NO_HEAD],
-        ..passed(Road::TcpListener, "tcp", "queue")
+        ..passed(EntryPoint::TcpListener, "tcp", "queue")
     },
     Row {
         without_grant: Refusal::Reset,
         beyond_limit: Refusal::Reset,
         exceptions: &[NO_KEY, NO_HEAD],
-        ..passed(Road::TlsByServerName, "tls", "named")
+        ..passed(EntryPoint::TlsByServerName, "tls", "named")
     },
-    websocket(Road::WebSocketHttp1, "websocket-http1"),
-    websocket(Road::WebSocketHttp2, "websocket-http2"),
+    websocket(EntryPoint::WebSocketHttp1, "websocket-http1"),
+    websocket(EntryPoint::WebSocketHttp2, "websocket-http2"),
     Row {
         proof: "proxy",
         exceptions: &[READ_BY_DESIGN, PROXY_VERIFIES, PROXY_CLOSES],
-        ..http(Road::Sandwich, "sandwich")
+        ..http(EntryPoint::Sandwich, "sandwich")
     },
     Row {
         proof: "proxy",
         without_grant: Refusal::Reset,
         beyond_limit: Refusal::Reset,
         exceptions: &[NO_KEY, NO_HEAD, PROXY_VERIFIES, PROXY_CLOSES],
-        ..passed(Road::SandwichTcp, "sandwich-tcp", "queue")
+        ..passed(EntryPoint::SandwichTcp, "sandwich-tcp", "queue")
     },
 ];
 
@@ -191,7 +194,7 @@ impl Row {
     }
 }
 
-/// The roads that a rule holds on.
+/// The entry points that a rule holds on.
 pub(crate) fn under(rule: Rule) -> impl Iterator<Item = &'static Row> {
     const { &ROADS }.iter().filter(move |row| row.obeys(rule))
 }

@@ -1,4 +1,4 @@
-//! One gateway with every road to it, and what stands at their ends.
+//! One gateway with every entry point to it, and what stands at their ends.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use tollgate_tests::{Authority, Client, Gateway, Leaf, Reply, Sandbox, SecretKin
 
 use super::table::{ROADS, Row, Traffic};
 
-pub(crate) const GRANTED: &str = "roads";
+pub(crate) const GRANTED: &str = "entry-points";
 const EAST_WEST: &str = "spiffe://prod.acme/ns/istio-gateways/sa/east-west";
 const RESOURCES: &str = "fixture.yaml";
 const LISTENERS: [&str; 7] = [
@@ -131,7 +131,7 @@ fn answer(seen: &Seen) -> Reply {
 }
 
 impl Stand {
-    /// With these limits on the grant of every road.
+    /// With these limits on the grant of every entry point.
     pub(crate) async fn start(limits: &str) -> Self {
         let mut plan = Plan::new();
         let own = Leaf {
@@ -190,7 +190,7 @@ impl Stand {
         }
     }
 
-    /// A workload that is named after its road; that of the namespace [`GRANTED`] has its grant.
+    /// A workload that is named after its entry point; that of the namespace [`GRANTED`] has its grant.
     pub(crate) fn caller(&self, namespace: &str, row: &Row) -> Caller {
         self.caller_for(namespace, row, 3600)
     }
@@ -225,7 +225,7 @@ impl Stand {
         self.heard.load(Ordering::SeqCst)
     }
 
-    /// What has arrived where a road leads: requests, handshakes or connections.
+    /// What has arrived where an entry point leads: requests, handshakes or connections.
     pub(crate) fn arrived(&self, row: &Row) -> usize {
         match (row.traffic, row.destination) {
             (Traffic::Requests, _) => self.upstream.count(),
@@ -257,7 +257,7 @@ impl Stand {
     }
 }
 
-/// The grant of each road, for its own caller.
+/// The grant of each entry point, for its own caller.
 fn grants(limits: &str) -> String {
     let grant = |row: &Row| {
         let of_http = match row.traffic {
