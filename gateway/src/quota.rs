@@ -240,7 +240,8 @@ impl Quota {
         let deadline = tokio::time::Instant::now() + patience;
         let plan = self.with_plan(permit.grant(), Arc::clone);
         let keys = Keys::of(permit.caller().id());
-        let cell = |item: &Item| item.counts.cell(keys.get(item.limit.key), &item.limit, Timestamp::now());
+        let cell =
+            |item: &Arc<Item>| item.counts.cell(keys.get(item.limit.key), &item.limit, Timestamp::now());
         'cells: for cell in plan.items.iter().map(cell) {
             while let Some(answer) = cell.lease.as_ref().and_then(SliceLease::answer) {
                 if tokio::time::timeout_at(deadline, answer).await.is_err() {

@@ -70,9 +70,9 @@ pub(super) struct SliceLease {
     /// More is asked for once this much is used.
     refill_at: AtomicU64,
     /// The largest amount that a call lacked since it was asked last.
-    need: AtomicU64,
+    largest_lack: AtomicU64,
     /// What all calls lacked since then.
-    needs: AtomicU64,
+    lacked: AtomicU64,
     asked: AtomicBool,
     dry_until: AtomicU64,
     answered: Notify,
@@ -216,8 +216,8 @@ impl SliceLease {
             ceiling: AtomicU64::new(0),
             others_spent: AtomicU64::new(0),
             refill_at: AtomicU64::new(u64::MAX),
-            need: AtomicU64::new(0),
-            needs: AtomicU64::new(0),
+            largest_lack: AtomicU64::new(0),
+            lacked: AtomicU64::new(0),
             asked: AtomicBool::new(false),
             dry_until: AtomicU64::new(0),
             answered: Notify::new(),
@@ -268,8 +268,8 @@ impl SliceLease {
 
     /// Notes that a call lacks so much.
     pub(super) fn lacks(&self, amount: u64) {
-        self.need.fetch_max(amount, Ordering::Relaxed);
-        self.needs.fetch_add(amount, Ordering::Relaxed);
+        self.largest_lack.fetch_max(amount, Ordering::Relaxed);
+        self.lacked.fetch_add(amount, Ordering::Relaxed);
         self.doubts();
         self.replicas.lacked.fetch_add(1, Ordering::Relaxed);
     }
@@ -297,7 +297,7 @@ impl SliceLease {
 
     /// The most that a call lacked and what all lacked, which is now told to the store.
     pub(super) fn take_need(&self) -> (u64, u64) {
-        (self.need.swap(0, Ordering::Relaxed), self.needs.swap(0, Ordering::Relaxed))
+        (self.largest_lack.swap(0, Ordering::Relaxed), self.lacked.swap(0, Ordering::Relaxed))
     }
 
     /// To be called under the lock of the counter.

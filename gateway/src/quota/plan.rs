@@ -24,22 +24,27 @@ pub(super) struct Item {
 }
 
 impl Item {
-    fn new(limit: &Limit, counts: Arc<LimitCounts>) -> Self {
-        Self { limit: limit.clone(), counts, label: rate::label(limit).into() }
+    fn new(limit: &Limit, counts: Arc<LimitCounts>) -> Arc<Self> {
+        Arc::new(Self { limit: limit.clone(), counts, label: rate::label(limit).into() })
+    }
+
+    /// The same counts under this limit. Plans share what they agree on: calls of many callers then touch less memory.
+    fn under(self: &Arc<Self>, limit: &Limit) -> Arc<Self> {
+        if self.limit == *limit { Arc::clone(self) } else { Self::new(limit, Arc::clone(&self.counts)) }
     }
 }
 
 /// The limits that one grant is held to, of whichever owners, in the order in which they are taken: refundable ones by id, then rates by id.
 #[derive(Debug)]
 pub(super) struct Plan {
-    pub(super) items: Box<[Item]>,
+    pub(super) items: Box<[Arc<Item>]>,
     /// The `RateLimit-Policy` of every answer, while no limit is raised.
     rate_policy: HeaderValue,
 }
 
 impl Plan {
-    fn of(mut items: Vec<Item>) -> Self {
-        let rate = |item: &Item| matches!(item.limit.kind, LimitKind::Gcra { .. });
+    fn of(mut items: Vec<Arc<Item>>) -> Self {
+        let rate = |item: &Arc<Item>| matches!(item.limit.kind, LimitKind::Gcra { .. });
         items.sort_by(|a, b| (rate(a), &a.limit.id).cmp(&(rate(b), &b.limit.id)));
         let rate_policy = rate::policy(items.iter().map(|item| Cow::Borrowed(&item.limit)));
         Self { items: items.into(), rate_policy }
@@ -47,7 +52,7 @@ impl Plan {
 
     /// The `RateLimit-Policy` of an answer.
     pub(super) fn rate_policy(&self, now: Timestamp) -> HeaderValue {
-        let is_raised = |item: &Item| item.limit.amount_at(now) != item.limit.amount;
+        let is_raised = |item: &Arc<Item>| item.limit.amount_at(now) != item.limit.amount;
         match self.items.iter().any(is_raised) {
             true => rate::policy(self.items.iter().map(|item| item.limit.at(now))),
             false => self.rate_policy.clone(),
@@ -58,7 +63,7 @@ impl Plan {
 /// All limits by id: those of the policy, and those that it no longer names but whose windows are not over.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Registry {
-    items: Map<Arc<str>, Item>,
+    items: Map<Arc<str>, Arc<Item>>,
     replicas: Option<Arc<Replicas>>,
 }
 
@@ -78,7 +83,7 @@ impl Registry {
         }
         for (id, old) in &self.items {
             if !next.contains_key(id) && !old.counts.idle(&old.limit, now) {
-                next.insert(Arc::clone(id), old.clone());
+                next.insert(Arc::clone(id), Arc::clone(old));
             }
         }
         Self { items: next, replicas: self.replicas.clone() }
@@ -101,10 +106,7 @@ impl Registry {
 
     /// The plan of one grant whose limits all count already.
     pub(super) fn known_plan(&self, limits: &[Limit]) -> Option<Plan> {
-        let known = |limit: &Limit| {
-            let counts = Arc::clone(&self.items.get(&limit.id)?.counts);
-            Some(Item::new(limit, counts))
-        };
+        let known = |limit: &Limit| Some(self.items.get(&limit.id)?.under(limit));
         limits.iter().map(known).collect::<Option<_>>().map(Plan::of)
     }
 
@@ -121,7 +123,8 @@ impl Registry {
     /// The counts that replicas tell each other of: all of budgets that something is used of, and those of grants that all callers share.
     pub(super) fn told_pools(&self, now: Timestamp) -> Vec<PoolId> {
         let mut pools = Vec::new();
-        for (id, Item { limit, counts, .. }) in &self.items {
+        for (id, item) in &self.items {
+            let Item { limit, counts, .. } = &**item;
             let is_told = limit.key == LimitKey::Shared || matches!(limit.owner, Owner::Budget(_));
             if !is_told || !matches!(limit.kind, LimitKind::Counted(_)) {
                 continue;
@@ -147,7 +150,7 @@ impl Registry {
     /// Books settled charges in the windows in which they had opened.
     pub(super) fn restore(&self, charges: impl IntoIterator<Item = (Timestamp, Charge)>) {
         for (opened, charge) in charges {
-            if let Some(Item { limit, counts, .. }) = self.items.get(&charge.limit)
+            if let Some(Item { limit, counts, .. }) = self.items.get(&charge.limit).map(|item| &**item)
                 && let LimitKind::Counted(window) = &limit.kind
             {
                 let cell = counts.cell(&charge.key, limit, opened);
@@ -159,7 +162,7 @@ impl Registry {
 
     pub(super) fn usage(&self, now: Timestamp) -> Vec<LimitUsage> {
         let mut lines = Vec::new();
-        for Item { limit, counts, .. } in self.items.values() {
+        for Item { limit, counts, .. } in self.items.values().map(|item| &**item) {
             for cell in counts.cells() {
                 let Some(usage) = cell.usage(limit, now) else { continue };
                 lines.push(LimitUsage {
@@ -178,11 +181,10 @@ impl Registry {
         lines
     }
 
-    fn item(&mut self, limit: &Limit) -> Item {
+    fn item(&mut self, limit: &Limit) -> Arc<Item> {
         let replicas = self.replicas.as_ref();
         let new = || Item::new(limit, Arc::new(LimitCounts::new(limit, replicas)));
-        let known = self.items.entry(Arc::clone(&limit.id)).or_insert_with(new);
-        Item::new(limit, Arc::clone(&known.counts))
+        self.items.entry(Arc::clone(&limit.id)).or_insert_with(new).under(limit)
     }
 }
 
