@@ -4,8 +4,9 @@
 mod frames;
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -18,9 +19,13 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tollgate_tests::wire::{self, Flags};
+
+/// How many connections are set up at once: the gateway closes the oldest where one address has more than 256.
+const SET_UP: usize = 128;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -30,7 +35,10 @@ struct Job {
     server: ServerName<'static>,
     path: String,
     body: Bytes,
-    tls: Arc<ClientConfig>,
+    /// As whom connections are opened, in turn.
+    callers: Vec<Arc<ClientConfig>>,
+    opened: AtomicUsize,
+    setting_up: Semaphore,
     tunnel: Option<Tunnel>,
     bearer: String,
     h2: bool,
@@ -57,16 +65,15 @@ enum Sender {
 }
 
 fn main() {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    runtime.block_on(run(&Flags::read()));
+    let flags = Flags::read();
+    wire::runtime(&flags).block_on(run(&flags));
 }
 
 async fn run(flags: &Flags) {
     let h2 = flags.has("h2");
-    let own = flags.has("cert").then(|| (flags.text("cert"), flags.text("key")));
     let of_http1: &[&str] = &["http/1.1"];
     let is_in_h2 = h2 || flags.has("hbone");
-    let mut tls = wire::client(flags.text("ca"), own, if is_in_h2 { &["h2"] } else { of_http1 });
+    let callers = callers(flags, if is_in_h2 { &["h2"] } else { of_http1 });
     let tunnel = if flags.has("hbone") {
         Some(Tunnel::Hbone(flags.text("hbone").to_owned()))
     } else {
@@ -76,9 +83,6 @@ async fn run(flags: &Flags) {
             Tunnel::Connect(flags.text("connect").to_owned(), server, inside)
         })
     };
-    if flags.has("no-resumption") {
-        tls.resumption = rustls::client::Resumption::disabled();
-    }
     let body =
         if flags.has("upload") { vec![b'x'; flags.number("upload", 0) as usize].into() } else { chat(flags) };
     let job = Arc::new(Job {
@@ -87,7 +91,9 @@ async fn run(flags: &Flags) {
         server: ServerName::try_from(flags.text("name").to_owned()).expect("a name"),
         path: flags.text("path").to_owned(),
         body,
-        tls: Arc::new(tls),
+        callers,
+        opened: AtomicUsize::new(0),
+        setting_up: Semaphore::new(SET_UP),
         tunnel,
         bearer: format!("Bearer {}", if flags.has("bearer") { flags.text("bearer") } else { "unused" }),
         h2,
@@ -117,6 +123,29 @@ async fn run(flags: &Flags) {
         latencies.extend(worker.await.expect("a worker"));
     }
     report(&job, latencies, begun.elapsed());
+}
+
+/// The caller of `--cert`, or those of the folder `--callers`: `0.crt` with `0.key`, and so on.
+fn callers(flags: &Flags, protocols: &[&str]) -> Vec<Arc<ClientConfig>> {
+    let client = |own: Option<(&str, &str)>| {
+        let mut tls = wire::client(flags.text("ca"), own, protocols);
+        if flags.has("no-resumption") {
+            tls.resumption = rustls::client::Resumption::disabled();
+        }
+        Arc::new(tls)
+    };
+    if !flags.has("callers") {
+        return vec![client(flags.has("cert").then(|| (flags.text("cert"), flags.text("key"))))];
+    }
+    let folder = flags.text("callers");
+    let file = |number: usize, kind: &str| format!("{folder}/{number}.{kind}");
+    let callers: Vec<_> = (0..)
+        .map(|number| (file(number, "crt"), file(number, "key")))
+        .take_while(|(cert, _)| Path::new(cert).exists())
+        .map(|(cert, key)| client(Some((cert.as_str(), key.as_str()))))
+        .collect();
+    assert!(!callers.is_empty(), "no callers in {folder}");
+    callers
 }
 
 /// 550 bytes of request with a cap, streamed or not.
@@ -264,9 +293,11 @@ async fn open(job: &Job) -> Result<Sender, Failure> {
 }
 
 async fn secured(job: &Job) -> Result<TlsStream<TcpStream>, Failure> {
+    let _turn = job.setting_up.acquire().await?;
     let tcp = TcpStream::connect(job.address).await?;
     tcp.set_nodelay(true)?;
-    Ok(TlsConnector::from(job.tls.clone()).connect(job.server.clone(), tcp).await?)
+    let number = job.opened.fetch_add(1, Ordering::Relaxed) % job.callers.len();
+    Ok(TlsConnector::from(job.callers[number].clone()).connect(job.server.clone(), tcp).await?)
 }
 
 async fn http1<S>(io: TokioIo<S>) -> Result<Sender, Failure>

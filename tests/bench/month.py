@@ -75,7 +75,7 @@ def prepare(bench, home, ledger):
 
 def made(bench, name, home, is_there):
     """Runs the gateway until it has made its tables."""
-    child = bench.start(name, [bench.binaries / "tollgate", "serve", "--config", "tollgate.yaml"], core=0, cwd=home)
+    child = bench.start(name, [bench.binaries / "tollgate", "serve", "--config", "tollgate.yaml"], bench.own, cwd=home)
     for _ in range(300):
         if is_there():
             break

@@ -1,15 +1,17 @@
-"""The three proxies of the benchmark, set up to do the same: mutual TLS with a SPIFFE id checked, one key injected, a request
-limit, a JSON access log, TLS to the upstream with its name verified. Tollgate also holds and settles a spend limit and keeps
-its ledger."""
+"""Three proxies of the benchmark (haproxy.py has the fourth), set up to do the same: mutual TLS with a SPIFFE id checked, one key
+injected, a request limit, a JSON access log, TLS to the upstream with its name verified. Tollgate also holds and settles a spend
+limit and keeps its ledger."""
 
 import json
 from dataclasses import dataclass, field
 
+import granted
 import settings
 
 # By this name the provider is what connections are passed through to.
 PASSED = "passed.openai.test"
-CALLER = "spiffe://prod.acme/ns/checkout/sa/web"
+# How the ids of those begin that are served.
+SERVED = "spiffe://prod.acme/ns/checkout/sa/"
 
 
 @dataclass
@@ -32,6 +34,8 @@ class Peer:
     # The cases it takes part in; all where there are none.
     cases: tuple = ()
     doors: dict = field(default_factory=dict)
+    # What the load has to be told for this proxy alone.
+    flags: dict = field(default_factory=dict)
 
 
 def doors(upstream, host, key, ports):
@@ -49,8 +53,10 @@ def doors(upstream, host, key, ports):
 POOL = ("a", "b", "c", "d")
 
 
-def tollgate(bench, work, upstream, host, key, port, wait_for, program, name="tollgate", cases=(), scrub="all", keys=("openai",), redis=None):
-    """With several `keys` the credential is a pool of them; with `redis`, the port of one, limits are shared there."""
+def tollgate(bench, work, upstream, host, key, port, wait_for, program, name="tollgate", cases=(), scrub="all", keys=("openai",), redis=None,
+             grants=None, flags=None, cores=None):
+    """With several `keys` the credential is a pool of them; with `redis`, the port of one, limits are shared there; `grants` stand in place
+    of those of all cases. It serves on as many cores as the run says, or on the first `cores` of them."""
     home = work / name
     for folder in ("resources", "keys"):
         (home / folder).mkdir(parents=True)
@@ -65,9 +71,10 @@ def tollgate(bench, work, upstream, host, key, port, wait_for, program, name="to
         f'{{name: tunnels, kind: hbone, address: "127.0.0.1:{ports[1]}"}}',
         f'{{name: proxy, kind: forward, address: "127.0.0.1:{ports[2]}"}}',
     ]
-    more = f'cores: 1\nlimits: {{redis: {{addresses: ["127.0.0.1:{redis}"]}}}}' if redis else "cores: 1"
+    more = f"cores: {cores or bench.cores}"
+    if redis:
+        more += f'\nlimits: {{redis: {{addresses: ["127.0.0.1:{redis}"]}}}}'
     (home / "tollgate.yaml").write_text(settings.text(pki, listeners, more=more))
-    allow = "allow: {methods: [POST], paths: [/v1/chat/completions], models: [gpt-5-mini]}"
     (home / "resources/bench.yaml").write_text(f"""
 apiVersion: tollgate.dev/v1alpha1
 kind: Destination
@@ -81,14 +88,6 @@ metadata: {{name: passed}}
 spec: {{hosts: [{PASSED}], port: {upstream}, protocol: tcp, addresses: [127.0.0.1]}}
 ---
 apiVersion: tollgate.dev/v1alpha1
-kind: Grant
-metadata: {{name: checkout-passed}}
-spec:
-  callers: [{{spiffe: "spiffe://prod.acme/ns/checkout/sa/*"}}]
-  destination: passed
-  limits: [{{requests: 100000000, per: hour, burst: 10000000}}]
----
-apiVersion: tollgate.dev/v1alpha1
 kind: SecretStore
 metadata: {{name: files}}
 spec: {{file: {{root: {home}/keys}}}}
@@ -97,38 +96,10 @@ apiVersion: tollgate.dev/v1alpha1
 kind: Credential
 metadata: {{name: openai-prod}}
 spec: {{destinations: [openai], from: {source}, inject: {{bearer: {{}}}}}}
----
-apiVersion: tollgate.dev/v1alpha1
-kind: Grant
-metadata: {{name: checkout-openai}}
-spec:
-  callers: [{{spiffe: "spiffe://prod.acme/ns/checkout/sa/*"}}]
-  destination: openai
-  credential: openai-prod
-  {allow}
-  limits: [{{requests: 100000000, per: hour, burst: 10000000}}, {{spend: 90000000 USD, per: month}}]
----
-apiVersion: tollgate.dev/v1alpha1
-kind: Grant
-metadata: {{name: checkout-bodies}}
-spec:
-  callers: [{{spiffe: "spiffe://prod.acme/ns/checkout/sa/*"}}]
-  destination: openai
-  credential: openai-prod
-  allow: {{methods: [POST], paths: [/big, /big/json, /big/base64, /big/escapes, /big/percent, /upload]}}
----
-apiVersion: tollgate.dev/v1alpha1
-kind: Grant
-metadata: {{name: checkout-messages}}
-spec:
-  callers: [{{spiffe: "spiffe://prod.acme/ns/checkout/sa/*"}}]
-  destination: openai
-  credential: openai-prod
-  allow: {{methods: [GET], paths: [/ws], upgrades: [websocket]}}
-""")
-    child = bench.start(name, [program, "serve", "--config", "tollgate.yaml"], core=0, cwd=home)
+{grants or granted.everything()}""")
+    child = bench.start(name, [program, "serve", "--config", "tollgate.yaml"], bench.first(cores or bench.cores), cwd=home)
     wait_for(port, child, name)
-    return Peer(name, port, child.pid, f"{host}:{upstream}", cases=cases, doors=doors(upstream, host, key, ports))
+    return Peer(name, port, child.pid, f"{host}:{upstream}", cases=cases, doors=doors(upstream, host, key, ports), flags=flags or {})
 
 
 def bare(bench, work, upstream, host, key, port, wait_for, program, name="bare", cases=()):
@@ -136,7 +107,7 @@ def bare(bench, work, upstream, host, key, port, wait_for, program, name="bare",
     child = bench.start(name, [
         program, "--listen", f"127.0.0.1:{port}", "--cert", pki / "gateway.crt", "--key",
         pki / "gateway.key", "--callers", pki / "prod.acme.pem", "--upstream", f"127.0.0.1:{upstream}", "--upstream-name", host,
-        "--ca", pki / "pki.pem", "--bearer", key, "--log", work / f"{name}.access.log"], core=0)
+        "--ca", pki / "pki.pem", "--bearer", key, "--log", work / f"{name}.access.log"], bench.own)
     wait_for(port, child, name)
     return Peer(name, port, child.pid, f"{host}:{upstream}", cases=cases)
 
@@ -147,8 +118,8 @@ def envoy(bench, work, upstream, host, key, port, wait_for, folder):
     config.write_text(json.dumps(envoy_config(bench.pki, work, upstream, host, key, ports), indent=1))
     binary = next(path for path in folder.glob("**/envoy") if path.is_file())
     binary.chmod(0o755)
-    command = [binary, "-c", config, "--concurrency", "1", "--disable-hot-restart", "-l", "warn"]
-    child = bench.start("envoy", command, core=0)
+    command = [binary, "-c", config, "--concurrency", bench.cores, "--disable-hot-restart", "-l", "warn"]
+    child = bench.start("envoy", command, bench.own)
     wait_for(port, child, "envoy")
     return Peer("envoy", port, child.pid, f"{host}:{upstream}", doors=doors(upstream, host, key, ports))
 
@@ -165,7 +136,7 @@ def envoy_config(pki, work, upstream, host, key, ports):
             "validation_context": {
                 "trusted_ca": {"filename": str(pki / "prod.acme.pem")},
                 "match_typed_subject_alt_names": [
-                    {"san_type": "URI", "matcher": {"prefix": "spiffe://prod.acme/ns/checkout/sa/"}}
+                    {"san_type": "URI", "matcher": {"prefix": SERVED}}
                 ],
             },
         },

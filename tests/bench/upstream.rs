@@ -37,19 +37,23 @@ struct Provider {
 fn main() {
     let flags = Flags::read();
     if flags.has("pki") {
-        return pki();
+        return pki(&flags);
     }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    runtime.block_on(serve(&flags));
+    wire::runtime(&flags).block_on(serve(&flags));
 }
 
-/// Prints the folder with the certificates: `prod.acme.pem`, `pki.pem`, `gateway`, `provider` and `caller`, `.crt` and `.key`.
-fn pki() {
+/// Prints the folder with the certificates: `prod.acme.pem`, `pki.pem`, `gateway`, `provider` and `caller`, `.crt` and `.key`. With
+/// `--callers` there is a folder of that name, too, with so many callers of `--teams` teams, in turn.
+fn pki(flags: &Flags) {
     let sandbox = Sandbox::new();
     let (prod, pki) = (Authority::new(&sandbox, "prod.acme"), Authority::new(&sandbox, "pki"));
     pki.issue(&sandbox, "gateway", &tollgate_tests::Leaf::server(&["localhost"]));
     pki.issue(&sandbox, "provider", &tollgate_tests::Leaf::server(&["api.openai.test"]));
     prod.issue(&sandbox, "caller", &tollgate_tests::Leaf::svid("spiffe://prod.acme/ns/checkout/sa/web"));
+    for number in 0..flags.number("callers", 0) {
+        let id = format!("spiffe://prod.acme/ns/team-{}/sa/app-{number}", number % flags.number("teams", 1));
+        prod.issue(&sandbox, &format!("callers/{number}"), &tollgate_tests::Leaf::svid(&id));
+    }
     println!("{}", sandbox.inputs().display());
 }
 

@@ -1,4 +1,4 @@
-//! What the benchmark programs share: flags, and TLS from PEM files.
+//! What the benchmark programs share: flags, a runtime, and TLS from PEM files.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,6 +10,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use tokio::runtime::{Builder, Runtime};
 
 /// `--name value` pairs of the command line.
 pub struct Flags(HashMap<String, String>);
@@ -36,6 +37,13 @@ impl Flags {
     pub fn has(&self, name: &str) -> bool {
         self.0.contains_key(name)
     }
+}
+
+/// A runtime of so many threads as `--threads` says, or of one.
+pub fn runtime(flags: &Flags) -> Runtime {
+    let threads = flags.number("threads", 1) as usize;
+    let mut builder = if threads > 1 { Builder::new_multi_thread() } else { Builder::new_current_thread() };
+    builder.worker_threads(threads).enable_all().build().expect("a runtime")
 }
 
 fn provider() -> Arc<rustls::crypto::CryptoProvider> {
