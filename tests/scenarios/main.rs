@@ -48,6 +48,7 @@ mod parts;
 mod poisoning;
 mod pools;
 mod postgres_ledger;
+mod postgres_trouble;
 mod postgres_verify;
 mod probes;
 mod proxies;

@@ -22,10 +22,23 @@ pub(crate) struct Database {
 
 impl Database {
     pub(crate) async fn start() -> Self {
+        Self::with_disk(None).await
+    }
+
+    /// One whose tables are on a disk of so many MiB.
+    pub(crate) async fn on_small_disk(size: u32) -> Self {
+        let database = Self::with_disk(Some(size)).await;
+        let disk = database.server.small_disk();
+        database.ask(&format!("create tablespace small location '{}'", disk.display()));
+        database.ask("alter role shop set default_tablespace = small");
+        database
+    }
+
+    async fn with_disk(size: Option<u32>) -> Self {
         let sandbox = Sandbox::new();
         let pki = Authority::new(&sandbox, "database");
         let identity = pki.server(&sandbox, &["localhost"]);
-        Self { server: Postgres::start(&sandbox, Some(&identity)).await, pki }
+        Self { server: Postgres::with_disk(&sandbox, Some(&identity), size).await, pki }
     }
 
     /// The member of the settings for a sandbox, whose sweep then looks for the password.
@@ -49,7 +62,7 @@ impl Database {
         self.server.stop();
     }
 
-    fn psql(&self, query: &str) -> Output {
+    pub(crate) fn psql(&self, query: &str) -> Output {
         self.server.psql(SocketAddr::from(([127, 0, 0, 1], self.server.port())), "require", query)
     }
 
@@ -78,7 +91,7 @@ impl Database {
         .map(|query| self.ask(query))
     }
 
-    async fn replica(&self, name: &str) -> Fixture {
+    pub(crate) async fn replica(&self, name: &str) -> Fixture {
         let mut plan = Plan::new();
         plan.settings.ledger = self.settings(&plan.sandbox, name);
         plan.start(|_| Reply::status(200).data("fine")).await
@@ -86,7 +99,7 @@ impl Database {
 }
 
 /// Makes so many calls, each of which has to be answered at once.
-async fn call(fixture: &Fixture, calls: usize) {
+pub(crate) async fn call(fixture: &Fixture, calls: usize) {
     let client = fixture.checkout();
     for _ in 0..calls {
         let begun = Instant::now();
@@ -105,7 +118,7 @@ fn json(gateway: &Gateway, arguments: &[&str]) -> Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-fn up(fixture: &Fixture) -> f64 {
+pub(crate) fn up(fixture: &Fixture) -> f64 {
     fixture.gateway.metrics().sum("tollgate_ledger_up", &["part=\"postgres\""])
 }
 

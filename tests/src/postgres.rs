@@ -21,6 +21,8 @@ pub struct Postgres {
     folder: PathBuf,
     password: String,
     arguments: Vec<String>,
+    /// The MiB of [`Postgres::small_disk`], where there is one.
+    disk: Option<u32>,
     logs: PathBuf,
     process: Process,
 }
@@ -33,6 +35,11 @@ impl Postgres {
 
     /// Starts a server; with `tls`, one that takes nobody without TLS.
     pub async fn start(sandbox: &Sandbox, tls: Option<&Identity>) -> Self {
+        Self::with_disk(sandbox, tls, None).await
+    }
+
+    /// The same with [`Postgres::small_disk`], of so many MiB if any. It takes root, and what is on it is gone with the server.
+    pub async fn with_disk(sandbox: &Sandbox, tls: Option<&Identity>, disk: Option<u32>) -> Self {
         let address = local(free_port());
         let folder = std::env::temp_dir().join(format!("tollgate-postgres-{}", address.port()));
         let _ = fs::remove_dir_all(&folder);
@@ -70,8 +77,13 @@ impl Postgres {
             own("data/pg_hba.conf", b"hostssl all all all password\n");
         }
         let logs = sandbox.providers();
-        let process = serve(address, &arguments, &logs).await;
-        Self { address, folder, password, arguments, logs, process }
+        let process = serve(server_on(&folder, disk), address, &arguments, &logs).await;
+        Self { address, folder, password, arguments, disk, logs, process }
+    }
+
+    /// A folder for a tablespace on a disk of its own.
+    pub fn small_disk(&self) -> PathBuf {
+        disk_of(&self.folder)
     }
 
     /// Ends the server and all connections to it, and waits for that.
@@ -86,7 +98,8 @@ impl Postgres {
 
     /// Starts it again with what it had.
     pub async fn restart(&mut self) {
-        self.process = serve(self.address, &self.arguments, &self.logs).await;
+        assert!(self.disk.is_none(), "what is on its disk would be gone");
+        self.process = serve(server("postgres"), self.address, &self.arguments, &self.logs).await;
     }
 
     /// The password of the role `shop`.
@@ -118,8 +131,29 @@ impl Drop for Postgres {
     }
 }
 
-async fn serve(address: SocketAddr, arguments: &[String], logs: &Path) -> Process {
-    let mut command = server("postgres");
+fn disk_of(folder: &Path) -> PathBuf {
+    folder.join("disk")
+}
+
+/// The server itself, which sees the disk if it has one.
+fn server_on(folder: &Path, disk: Option<u32>) -> Command {
+    let Some(size) = disk else { return server("postgres") };
+    let (disk, user) = (disk_of(folder), user());
+    fs::create_dir_all(&disk).expect("the place of its disk");
+    let mut command = Command::new("unshare");
+    // Of a namespace of its own: it is gone with the server, however that ends.
+    command.args(["--mount", "sh", "-c"]).arg(format!(
+        "mount -t tmpfs -o size={size}m,mode=0700,uid={uid},gid={gid} tmpfs {disk} && \
+         exec setpriv --reuid={uid} --regid={gid} --clear-groups \"$@\"",
+        uid = user.uid,
+        gid = user.gid,
+        disk = disk.display(),
+    ));
+    command.arg("sh").arg(programs().expect("PostgreSQL is installed").join("postgres")).current_dir("/");
+    command
+}
+
+async fn serve(mut command: Command, address: SocketAddr, arguments: &[String], logs: &Path) -> Process {
     let mut process = Process::spawn(&format!("postgres-{}", address.port()), logs, command.args(arguments));
     process.listening(address).await;
     process
