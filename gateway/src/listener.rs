@@ -71,6 +71,7 @@ pub(crate) struct ListenerConfig {
 
 /// A connection whose peer is known as far as it will be.
 enum Connected {
+    /// Boxed for good: the task that serves it has room for several of what it is moved to, one for each way it may end.
     Tls(Box<TlsStream>, Arc<Session>),
     /// Of somebody on this machine.
     Clear(WriteTimeoutStream, Arc<Session>),
@@ -120,29 +121,29 @@ pub(crate) async fn accept(core: Arc<Core>, listener: ListenerConfig, socket: Tc
 fn serve(listener: ListenerConfig, core: Arc<Core>, connected: Connected) {
     match (listener.kind, connected) {
         (ListenerKind::Http, Connected::Tls(stream, session)) => {
-            tokio::spawn(http::serve(core, session, *stream, lingering_close::close));
+            tokio::spawn(http::serve(core, session, stream, lingering_close::close));
         }
         (ListenerKind::Hbone, Connected::Tls(stream, session)) => {
             let (settings, tls) = (listener.double_hbone.clone(), listener.tls.clone());
             match settings.zip(tls) {
                 Some((settings, tls)) => {
                     let inner = InnerTunnels { listener, tls, settings };
-                    tokio::spawn(double_hbone::serve(core, session, *stream, inner));
+                    tokio::spawn(double_hbone::serve(core, session, stream, inner));
                 }
                 None => {
-                    tokio::spawn(hbone::serve(core, session, *stream));
+                    tokio::spawn(hbone::serve(core, session, stream));
                 }
             }
         }
         (ListenerKind::Tcp, Connected::Tls(stream, session)) => {
             let leads = tcp::Leads { settings: listener.destination, asked: None };
-            tokio::spawn(tcp::serve(core, session, (*stream, lingering_close::reset), leads));
+            tokio::spawn(tcp::serve(core, session, (stream, lingering_close::reset), leads));
         }
         (ListenerKind::Forward, Connected::Tls(stream, session)) => {
             tokio::spawn(forward::serve(
                 core,
                 session,
-                *stream,
+                stream,
                 (lingering_close::close, lingering_close::reset),
             ));
         }

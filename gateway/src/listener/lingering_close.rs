@@ -25,7 +25,7 @@ const PIECE: usize = 16 << 10;
 const TUNNEL_PIECE: usize = 1 << 10;
 
 /// Ends our half of `stream`, and reads on until the peer has ended its own, is silent, or has had its time.
-pub(super) async fn close(mut stream: TlsStream) {
+pub(super) async fn close(mut stream: Box<TlsStream>) {
     let deadline = Instant::now() + LONGEST;
     // Done already where HTTP ended in good order.
     let shut = timeout_at(deadline, stream.shutdown()).await;
@@ -44,7 +44,7 @@ pub(super) async fn close_clear(mut stream: WriteTimeoutStream) {
 }
 
 /// Ends a connection so that nobody takes it for a good end.
-pub(super) fn reset(stream: TlsStream) {
+pub(super) fn reset(stream: Box<TlsStream>) {
     abort(&stream.into_inner().0.into_inner());
 }
 
