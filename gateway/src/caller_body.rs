@@ -19,7 +19,7 @@ use hyper::body::Incoming;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use crate::caller_occupancy::OccupancyPermit;
+use crate::caller_occupancy::OccupancySlot;
 
 /// Seconds that a body may still come after its answer has left. It may be all but here, and the connection of use.
 const AFTER_ANSWER: i64 = 2;
@@ -82,11 +82,11 @@ pub(crate) struct Leftover(oneshot::Receiver<Incoming>);
 pub(crate) struct BodyDiscard {
     leftover: Leftover,
     /// Among those that the caller may have at once: its call is over.
-    _place: OccupancyPermit,
+    _place: OccupancySlot,
 }
 
 impl BodyDiscard {
-    pub(crate) const fn new(leftover: Leftover, place: OccupancyPermit) -> Self {
+    pub(crate) const fn new(leftover: Leftover, place: OccupancySlot) -> Self {
         Self { leftover, _place: place }
     }
 

@@ -140,17 +140,17 @@ pub(crate) struct CallerOccupancy {
 }
 
 impl CallerOccupancy {
-    pub(crate) fn connection(self: &Arc<Self>) -> Option<OccupancyPermit> {
-        OccupancyPermit::take(self, |usage| &usage.connections, self.all.bounds.connections)
+    pub(crate) fn connection(self: &Arc<Self>) -> Option<OccupancySlot> {
+        OccupancySlot::take(self, |usage| &usage.connections, self.all.bounds.connections)
     }
 
     /// A place for one call. What others have under way bounds a caller, its namespace and its trust domain, as it does for held bodies.
     ///
     /// # Errors
     /// Whose bound is reached.
-    pub(crate) fn call(self: &Arc<Self>) -> Result<CallPermit, CallsFull> {
+    pub(crate) fn call(self: &Arc<Self>) -> Result<CallSlot, CallsFull> {
         let Bounds { calls, all_calls, .. } = self.all.bounds;
-        let place = CallPermit(self.counted(Size::Call, 1));
+        let place = CallSlot(self.counted(Size::Call, 1));
         if self.held.bytes(Size::Call) > calls {
             Err(CallsFull::Caller)
         } else if self.is_within_share(Size::Call, all_calls) {
@@ -160,12 +160,12 @@ impl CallerOccupancy {
         }
     }
 
-    pub(crate) fn drain(self: &Arc<Self>) -> Option<OccupancyPermit> {
-        OccupancyPermit::take(self, |usage| &usage.drains, DRAINS)
+    pub(crate) fn drain(self: &Arc<Self>) -> Option<OccupancySlot> {
+        OccupancySlot::take(self, |usage| &usage.drains, DRAINS)
     }
 
-    pub(crate) fn linger(self: &Arc<Self>) -> Option<OccupancyPermit> {
-        OccupancyPermit::take(self, |usage| &usage.lingers, LINGERS)
+    pub(crate) fn linger(self: &Arc<Self>) -> Option<OccupancySlot> {
+        OccupancySlot::take(self, |usage| &usage.lingers, LINGERS)
     }
 
     /// The largest body that this caller can hold while nobody else holds any.
@@ -225,12 +225,12 @@ const fn large_room(held: u64) -> u64 {
 
 /// A place among what a caller may have at once; given back on drop.
 #[derive(Debug)]
-pub(crate) struct OccupancyPermit {
+pub(crate) struct OccupancySlot {
     usage: Arc<CallerOccupancy>,
     part: fn(&CallerOccupancy) -> &AtomicU64,
 }
 
-impl OccupancyPermit {
+impl OccupancySlot {
     fn take(
         usage: &Arc<CallerOccupancy>,
         part: fn(&CallerOccupancy) -> &AtomicU64,
@@ -242,7 +242,7 @@ impl OccupancyPermit {
     }
 }
 
-impl Drop for OccupancyPermit {
+impl Drop for OccupancySlot {
     fn drop(&mut self) {
         (self.part)(&self.usage).fetch_sub(1, Ordering::Relaxed);
     }
@@ -259,9 +259,9 @@ pub(crate) enum CallsFull {
 
 /// The place of one call among its caller's and everybody's; given back on drop.
 #[derive(Debug)]
-pub(crate) struct CallPermit(HeldBytes);
+pub(crate) struct CallSlot(HeldBytes);
 
-impl CallPermit {
+impl CallSlot {
     /// Of the caller that it was taken from.
     pub(crate) const fn usage(&self) -> &Arc<CallerOccupancy> {
         &self.0.usage

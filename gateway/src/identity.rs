@@ -31,7 +31,7 @@ mod trust;
 mod watched;
 mod workload_api;
 
-pub(crate) use self::authenticate::{CallerContext, Proofs, Unauthenticated};
+pub(crate) use self::authenticate::{CallerContext, ProofEnded, Proofs};
 #[cfg(test)]
 pub(crate) use self::bundle::Bundle;
 pub(crate) use self::call_proof::CallProof;

@@ -43,7 +43,7 @@ use self::sandwich::SandwichedWorkload;
 pub(crate) use self::supervise::supervise;
 pub(crate) use self::tls::server_config;
 use self::write_timeout::{TlsStream, WriteTimeoutStream};
-use crate::caller_occupancy::OccupancyPermit;
+use crate::caller_occupancy::OccupancySlot;
 use crate::core::{Core, Shared};
 use crate::drain::Phase;
 use crate::identity::{Proofs, Refusal};
@@ -71,7 +71,7 @@ pub(crate) struct ListenerConfig {
 
 /// A connection whose peer is known as far as it will be.
 enum Connected {
-    /// Boxed for good: the task that serves it has room for several of what it is moved to, one for each way it may end.
+    /// Boxed for good: a future keeps a copy of what it moves for each of its ends, and a pointer is small.
     Tls(Box<TlsStream>, Arc<Session>),
     /// Of somebody on this machine.
     Clear(WriteTimeoutStream, Arc<Session>),
@@ -227,7 +227,7 @@ async fn secure(
     Some(Connected::Clear(stream, Arc::new(Session::new(arrival, proven))))
 }
 
-/// What the gateway is to those who connect to a listener.
+/// How the connections of a listener are proxied.
 const fn proxy_mode(kind: ListenerKind) -> ProxyMode {
     match kind {
         ListenerKind::Http | ListenerKind::Hbone | ListenerKind::Tcp => ProxyMode::Direct,
@@ -260,7 +260,7 @@ async fn prove<S: AsyncRead + AsyncWrite + Unpin>(
     (listener, tls): (&ListenerConfig, &TlsAcceptor),
     stream: S,
     address: SocketAddr,
-) -> Option<(tokio_rustls::server::TlsStream<S>, (Proofs, Option<OccupancyPermit>))> {
+) -> Option<(tokio_rustls::server::TlsStream<S>, (Proofs, Option<OccupancySlot>))> {
     let begun = std::time::Instant::now();
     let stream = tokio::time::timeout(HANDSHAKE_LIMIT, tls.accept(stream)).await;
     let name = &*listener.name;

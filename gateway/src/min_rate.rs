@@ -31,7 +31,7 @@ impl MinRate {
 /// came fast buys no silence later.
 #[derive(Debug)]
 pub(crate) struct MinRateClock {
-    least: MinRate,
+    min: MinRate,
     credit: Duration,
     since: Option<Instant>,
     until: Instant,
@@ -39,9 +39,9 @@ pub(crate) struct MinRateClock {
 }
 
 impl MinRateClock {
-    pub(crate) fn new(least: MinRate) -> Self {
-        let until = Instant::now() + least.lifetime;
-        Self { least, credit: least.patience, since: None, until, timer: None }
+    pub(crate) fn new(min: MinRate) -> Self {
+        let until = Instant::now() + min.lifetime;
+        Self { min, credit: min.patience, since: None, until, timer: None }
     }
 
     /// Bytes came, or none were waited for any more.
@@ -49,7 +49,7 @@ impl MinRateClock {
         if let Some(since) = self.since.take() {
             self.credit = self.credit.saturating_sub(since.elapsed());
         }
-        self.credit = self.least.patience.min(self.credit + self.least.time_for(bytes));
+        self.credit = self.min.patience.min(self.credit + self.min.time_for(bytes));
     }
 
     /// Until when the caller has time, now that it is waited for.
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_trickle_is_late_and_the_least_rate_is_not() {
+    async fn a_trickle_is_late_and_the_min_rate_is_not() {
         let mut trickle = MinRateClock::new(LEAST);
         let mut seconds = 0;
         while tokio::time::timeout(Duration::from_secs(1), late(&mut trickle)).await.is_err() {

@@ -94,7 +94,7 @@ async fn forward(
     faults.at(Stage::Hold);
     let (call, hold) = body.held(call, core, (policy, context.grants()), now).await?;
     account.hold(&call, hold);
-    template.carry(body.render(&call, core.shared.limits.least()).await?, &call.permit);
+    template.carry(body.render(&call, core.shared.limits.min_rate()).await?, &call.permit);
     account.journal_hold()?;
 
     let dispatch = Dispatch { core, session, context: &context, snapshot: &snapshot, call: &call, faults };

@@ -23,7 +23,7 @@ use self::budget::Budget;
 pub(crate) use self::client_hello::Hello;
 pub(crate) use self::relay::OpenTunnel;
 use crate::attempt;
-use crate::caller_occupancy::OccupancyPermit;
+use crate::caller_occupancy::OccupancySlot;
 use crate::core::Core;
 use crate::fault;
 use crate::identity::CallerCredentials;
@@ -52,7 +52,7 @@ pub(crate) struct TunnelRequest<'a> {
     /// What was shown with the request beside what its connection has shown.
     pub(crate) credentials: CallerCredentials,
     /// Its place among the connections of its caller, where it is not its session's own.
-    pub(crate) place: Option<Arc<OccupancyPermit>>,
+    pub(crate) place: Option<Arc<OccupancySlot>>,
 }
 
 /// Why there is no tunnel, and the id of its record.
@@ -87,7 +87,7 @@ struct Reached {
     traffic: Arc<Traffic>,
     budget: Arc<Budget>,
     hello: Option<Hello>,
-    place: Option<Arc<OccupancyPermit>>,
+    place: Option<Arc<OccupancySlot>>,
 }
 
 async fn connect(

@@ -27,7 +27,7 @@ mod send_failure;
 mod source;
 mod tls;
 mod transport;
-mod upstream_permit;
+mod upstream_slot;
 
 pub use self::address::{DialRules, local_addresses};
 pub(crate) use self::alpn::AlpnOffer;

@@ -31,7 +31,7 @@ pub use id::{LimitId, Owner, OwnerError};
 pub use state::LimitState;
 
 /// One limit, resolved: how much of what, in which window, counted for whom together.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Limit {
     /// The text of its [`LimitId`]. State belongs to it and so survives an edit of the amount.
     pub id: Arc<str>,
@@ -75,7 +75,7 @@ pub struct Raise {
 }
 
 /// How a limit counts.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum LimitKind {
     /// A rate: `amount` per `per`, as GCRA with room for `burst` requests at once. It cannot be given back.
     Gcra {
@@ -91,7 +91,7 @@ pub enum LimitKind {
 }
 
 /// The stretch of time whose usage a counted limit adds up.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum Window {
     /// The last `length`, moving along with the clock in `slices` steps. A slice counts until it lies wholly outside, so the window
     /// forgets up to one slice late and never early.

@@ -16,7 +16,7 @@ use tollgate_tests::gateway::eventually;
 use tollgate_tests::{forward, ledger, needs, websockets};
 
 use self::stand::{Caller, ENDS_FIRST, ENDS_LAST, FAREWELL, GRANTED, Stand};
-use self::table::{ROADS, Refusal, Row, Rule, Traffic, under};
+use self::table::{ENTRY_POINTS, Refusal, Row, Rule, Traffic, under};
 use self::way::{Ask, End, Open, Said};
 
 const STRANGERS: &str = "strangers";
@@ -108,7 +108,7 @@ async fn opened(stand: &Stand, rule: Rule, path: &str) -> (Vec<(&'static Row, Ca
 
 #[test]
 fn a_rule_that_has_nothing_to_say_of_an_entry_point_is_excepted_by_name_and_with_a_reason() {
-    for row in &ROADS {
+    for row in &ENTRY_POINTS {
         for (rule, why) in row.exceptions() {
             assert!(why.len() > 20, "{}: {rule:?}: {why}", row.name);
         }
@@ -116,7 +116,7 @@ fn a_rule_that_has_nothing_to_say_of_an_entry_point_is_excepted_by_name_and_with
     }
     for rule in Rule::ALL {
         assert!(
-            under(rule).count() * 2 >= ROADS.len() || rule == Rule::Unseen,
+            under(rule).count() * 2 >= ENTRY_POINTS.len() || rule == Rule::Unseen,
             "{rule:?} holds on few entry points"
         );
     }
@@ -227,7 +227,7 @@ async fn a_limit_refuses_the_next_call_by_any_entry_point() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_open_on_any_entry_point_ends_with_its_grant() {
+async fn what_is_open_through_any_entry_point_ends_with_its_grant() {
     needs!(websockets::installed());
     let stand = Stand::start("").await;
     let (callers, all) = opened(&stand, Rule::Withdrawn, "/endless").await;
@@ -249,7 +249,7 @@ async fn what_is_open_on_any_entry_point_ends_with_its_grant() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_revoked_certificate_opens_nothing_on_any_entry_point_and_ends_what_it_has_opened() {
+async fn a_revoked_certificate_opens_nothing_at_any_entry_point_and_ends_what_it_has_opened() {
     needs!(websockets::installed());
     let stand = Stand::start("").await;
     let (callers, all) = opened(&stand, Rule::Revoked, "/endless").await;
@@ -274,7 +274,7 @@ async fn a_revoked_certificate_opens_nothing_on_any_entry_point_and_ends_what_it
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_certificate_has_opened_on_any_entry_point_ends_with_it() {
+async fn what_a_certificate_has_opened_through_any_entry_point_ends_with_it() {
     needs!(websockets::installed());
     let stand = Stand::start("").await;
     let begun = Instant::now();
@@ -333,11 +333,11 @@ async fn assert_end_with_their_proof(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_way_of_what_is_passed_through_ends_by_itself_on_any_entry_point() {
+async fn each_way_of_what_is_passed_through_ends_by_itself_at_any_entry_point() {
     needs!(websockets::installed());
     let stand = Stand::start("").await;
     let (mut callers, mut heard) = (Vec::new(), 0);
-    for row in ROADS.iter().filter(|row| row.traffic == Traffic::Bytes) {
+    for row in ENTRY_POINTS.iter().filter(|row| row.traffic == Traffic::Bytes) {
         let caller = stand.caller(GRANTED, row);
         let both = async {
             // The caller ends, and is answered behind that.
@@ -372,10 +372,10 @@ async fn each_way_of_what_is_passed_through_ends_by_itself_on_any_entry_point() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_server_that_tls_in_a_tunnel_names_is_where_it_leads_on_any_entry_point() {
+async fn the_server_that_tls_in_a_tunnel_names_is_where_it_leads_from_any_entry_point() {
     needs!(websockets::installed());
     let stand = Stand::start("").await;
-    for row in ROADS.iter().filter(|row| row.destination == "named") {
+    for row in ENTRY_POINTS.iter().filter(|row| row.destination == "named") {
         let caller = stand.caller(GRANTED, row);
         for (server, reason) in [("api.up.test", "sni_mismatch"), ("127.0.0.1", "sni_missing")] {
             let carrier = row.carrier(&stand, &caller, Ask::path("/")).await.unwrap();
@@ -387,7 +387,7 @@ async fn the_server_that_tls_in_a_tunnel_names_is_where_it_leads_on_any_entry_po
         }
         assert_eq!(stand.arrived(row), 0, "{}", row.name);
     }
-    for row in ROADS.iter().filter(|row| row.destination == "named") {
+    for row in ENTRY_POINTS.iter().filter(|row| row.destination == "named") {
         let (caller, before) = (stand.caller(GRANTED, row), stand.arrived(row));
         let said = row.call(&stand, &caller, Ask::path("/key")).await;
         assert_eq!(said, Said::Through("word".to_owned()), "{}", row.name);
@@ -396,7 +396,7 @@ async fn the_server_that_tls_in_a_tunnel_names_is_where_it_leads_on_any_entry_po
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_drain_lets_what_is_open_on_any_entry_point_finish_and_cuts_what_does_not() {
+async fn a_drain_lets_what_is_open_through_any_entry_point_finish_and_cuts_what_does_not() {
     needs!(websockets::installed());
     let mut stand = Stand::start("").await;
     let (callers, mut all) = opened(&stand, Rule::Drained, "/slow").await;

@@ -33,12 +33,18 @@ impl Postgres {
         programs().is_some_and(|folder| folder.join("psql").is_file())
     }
 
+    /// Whether it can have a disk of its own.
+    pub fn has_mounts() -> bool {
+        geteuid().is_root()
+            && ["mount", "setpriv"].iter().all(|name| Path::new("/usr/bin").join(name).exists())
+    }
+
     /// Starts a server; with `tls`, one that takes nobody without TLS.
     pub async fn start(sandbox: &Sandbox, tls: Option<&Identity>) -> Self {
         Self::with_disk(sandbox, tls, None).await
     }
 
-    /// The same with [`Postgres::small_disk`], of so many MiB if any. It takes root, and what is on it is gone with the server.
+    /// With a disk of so many MiB for tablespaces, mounted in a namespace of the server's own: that needs root, and is gone with the server.
     pub async fn with_disk(sandbox: &Sandbox, tls: Option<&Identity>, disk: Option<u32>) -> Self {
         let address = local(free_port());
         let folder = std::env::temp_dir().join(format!("tollgate-postgres-{}", address.port()));

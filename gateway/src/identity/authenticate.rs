@@ -23,7 +23,7 @@ use super::known_caller::{KnownCaller, KnownProof};
 use super::recent::Recent;
 use super::tokens::{TokenIssuers, TokenRefusal, VerifiedToken};
 use super::{CallerCredentials, Refusal, Trust};
-use crate::caller_occupancy::{CallerOccupancies, CallerOccupancy, OccupancyPermit};
+use crate::caller_occupancy::{CallerOccupancies, CallerOccupancy, OccupancySlot};
 use crate::snapshot::Snapshot;
 
 /// How long a connection that has shown nothing may wait with its first token.
@@ -55,12 +55,12 @@ pub(crate) struct Proofs {
 struct ProofState {
     known: Recent<ProofKey, KnownCaller>,
     /// When the connection was first seen to prove nobody any more.
-    unauthenticated_since: Option<Timestamp>,
+    ended_since: Option<Timestamp>,
 }
 
 /// That nothing on a connection proves anybody.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Unauthenticated {
+pub(crate) struct ProofEnded {
     pub(crate) since: Timestamp,
     /// How long what is under way may go on.
     pub(crate) grace: SignedDuration,
@@ -68,7 +68,7 @@ pub(crate) struct Unauthenticated {
     pub(crate) reason: Reason,
 }
 
-impl Unauthenticated {
+impl ProofEnded {
     /// Whether what is still under way has had its time.
     pub(crate) fn is_over(&self, now: Timestamp) -> bool {
         now.duration_since(self.since) > self.grace
@@ -90,7 +90,7 @@ fn expired(_: Refusal) -> Denial {
 
 /// Why nothing of a request and its connection proves anybody.
 #[cold]
-fn unproven(credentials: &CallerCredentials, issuers: &TokenIssuers) -> Denial {
+fn unauthenticated(credentials: &CallerCredentials, issuers: &TokenIssuers) -> Denial {
     if issuers.is_empty() {
         return Denial::new(Reason::NoCertificate, "the connection has shown no client certificate");
     }
@@ -124,7 +124,7 @@ impl Proofs {
         chain: Vec<CertificateDer<'static>>,
         trust: &Trust,
         usages: &CallerOccupancies,
-    ) -> Result<(Self, Option<OccupancyPermit>), Refusal> {
+    ) -> Result<(Self, Option<OccupancySlot>), Refusal> {
         Self::shown(ConnectionProof::of_chain(chain), trust, usages)
     }
 
@@ -136,7 +136,7 @@ impl Proofs {
         id: SpiffeId,
         trust: &Trust,
         usages: &CallerOccupancies,
-    ) -> Result<(Self, Option<OccupancyPermit>), Refusal> {
+    ) -> Result<(Self, Option<OccupancySlot>), Refusal> {
         Self::shown(ConnectionProof::Vouched(id), trust, usages)
     }
 
@@ -144,7 +144,7 @@ impl Proofs {
         shown: ConnectionProof,
         trust: &Trust,
         usages: &CallerOccupancies,
-    ) -> Result<(Self, Option<OccupancyPermit>), Refusal> {
+    ) -> Result<(Self, Option<OccupancySlot>), Refusal> {
         let proofs = Self { shown, opened_by: None, begun: Timestamp::now(), state: Mutex::default() };
         if proofs.is_empty() {
             return Ok((proofs, None));
@@ -182,7 +182,7 @@ impl Proofs {
             state.known.get(&key)
         });
         if self.is_empty() && self.opened_by.is_none() {
-            let Some(caller) = by_token else { return Err(unproven(credentials, trust.tokens())) };
+            let Some(caller) = by_token else { return Err(unauthenticated(credentials, trust.tokens())) };
             return Ok(CallerContext::of(caller, snapshot));
         }
         let token = by_token.and_then(|caller| caller.token().cloned());
@@ -259,12 +259,12 @@ impl Proofs {
     }
 
     /// That nothing on the connection proves anybody; `None`: something does, or may yet.
-    pub(crate) fn unauthenticated(
+    pub(crate) fn ended(
         &self,
         trust: &Trust,
         usages: &CallerOccupancies,
         now: Timestamp,
-    ) -> Option<Unauthenticated> {
+    ) -> Option<ProofEnded> {
         let state = &mut *self.state();
         let tokens = trust.tokens();
         let is_current = |token: &VerifiedToken| tokens.check_current(token, now).is_ok();
@@ -278,12 +278,12 @@ impl Proofs {
         } else {
             is_open && self.of_certificate(&mut state.known, trust, usages, now).is_ok()
         };
-        state.unauthenticated_since = (!is_proven).then(|| state.unauthenticated_since.unwrap_or(now));
+        state.ended_since = (!is_proven).then(|| state.ended_since.unwrap_or(now));
         let is_nobodys = state.known.is_empty() && self.opened_by.is_none();
         let grace = if is_nobodys { NOBODYS_GRACE } else { GRACE };
         let has_certificate = is_open && !self.is_empty();
         let reason = if has_certificate { Reason::CertificateExpired } else { Reason::TokenExpired };
-        state.unauthenticated_since.map(|since| Unauthenticated { since, grace, reason })
+        state.ended_since.map(|since| ProofEnded { since, grace, reason })
     }
 
     fn of_certificate<'a>(
@@ -436,13 +436,9 @@ mod tests {
         let trust = Trust::new(HashMap::new(), Duration::ZERO);
         let (proofs, _) = Proofs::of(Vec::new(), &trust, &usages).unwrap();
         let begun = proofs.begun;
-        assert!(
-            proofs
-                .unauthenticated(&trust, &usages, begun + PATIENCE - SignedDuration::from_secs(1))
-                .is_none()
-        );
+        assert!(proofs.ended(&trust, &usages, begun + PATIENCE - SignedDuration::from_secs(1)).is_none());
         let since = begun + PATIENCE;
-        let is_over = |now| proofs.unauthenticated(&trust, &usages, now).unwrap().is_over(now);
+        let is_over = |now| proofs.ended(&trust, &usages, now).unwrap().is_over(now);
         assert!(!is_over(since) && !is_over(since + NOBODYS_GRACE));
         assert!(is_over(since + NOBODYS_GRACE + SignedDuration::from_secs(1)));
 

@@ -46,6 +46,6 @@ impl CallProof {
 /// Why what is under way by `token` has to end at `now`.
 pub(super) fn over(token: &VerifiedToken, issuers: &TokenIssuers, now: Timestamp) -> Option<Denial> {
     let refusal = issuers.check_current(token, now).err()?;
-    let since = token.unproven_since(&refusal, now);
+    let since = token.ended_since(&refusal, now);
     (now.duration_since(since) > GRACE).then(|| refusal.into())
 }

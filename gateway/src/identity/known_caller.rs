@@ -7,7 +7,7 @@ use tollgate_policy::decision::CallerGrants;
 
 use super::VerifiedIdentity;
 use super::tokens::VerifiedToken;
-use crate::caller_occupancy::{CallerOccupancies, CallerOccupancy, OccupancyPermit};
+use crate::caller_occupancy::{CallerOccupancies, CallerOccupancy, OccupancySlot};
 use crate::snapshot::Snapshot;
 
 /// Whom a proof shows.
@@ -18,7 +18,7 @@ pub(super) struct KnownCaller {
     /// With the generation of the policy.
     grants: Option<(u64, Arc<CallerGrants>)>,
     /// Among the connections of its caller, where no certificate has one.
-    pub(super) place: Option<OccupancyPermit>,
+    pub(super) place: Option<OccupancySlot>,
 }
 
 #[derive(Debug)]

@@ -74,7 +74,7 @@ mod tests {
             "1 went for the last one, 0 stayed"
         );
         assert_eq!(recent.0.len(), REMEMBERED);
-        assert_eq!(recent.get_or_make(99, || Err::<usize, _>("unproven")), Err("unproven"));
+        assert_eq!(recent.get_or_make(99, || Err::<usize, _>("expired")), Err("expired"));
         assert!(recent.values().all(|key| *key != 99));
     }
 }

@@ -44,7 +44,7 @@ pub(crate) struct VerifiedToken {
 impl VerifiedToken {
     /// Since when it proves nobody, which was found out at `now` for the reason `refusal`. One whose key was gone before and came back is
     /// held to the first time.
-    pub(super) fn unproven_since(&self, refusal: &TokenRefusal, now: Timestamp) -> Timestamp {
+    pub(super) fn ended_since(&self, refusal: &TokenRefusal, now: Timestamp) -> Timestamp {
         match (refusal, self.withdrawn.get()) {
             (TokenRefusal::Expired, None) => self.expires,
             (TokenRefusal::Expired, Some(withdrawn)) => self.expires.min(*withdrawn),

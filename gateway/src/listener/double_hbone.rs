@@ -20,7 +20,7 @@ use tollgate_policy::target::TunnelAuthority;
 
 use super::h2_stream::H2Stream;
 use super::{ListenerConfig, hbone, prove, tunnel_admission};
-use crate::caller_occupancy::OccupancyPermit;
+use crate::caller_occupancy::OccupancySlot;
 use crate::core::Core;
 use crate::session::{Arrival, HeaderDeadline, ProxyMode, Session};
 use crate::settings::DoubleHboneSettings;
@@ -54,7 +54,7 @@ struct OuterPermit {
     /// Whether it may carry tunnels of others.
     is_gateway: bool,
     /// Among the connections of its opener.
-    place: Arc<OccupancyPermit>,
+    place: Arc<OccupancySlot>,
 }
 
 /// Answers one request for an outer tunnel, and serves the connection that comes in it.

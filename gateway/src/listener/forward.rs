@@ -29,7 +29,7 @@ use super::rewind::Rewind;
 use super::tunnel_admission::{self, Begun, end};
 use super::write_timeout::WriteTimeoutStream;
 use super::{HANDSHAKE_LIMIT, tls};
-use crate::caller_occupancy::OccupancyPermit;
+use crate::caller_occupancy::OccupancySlot;
 use crate::core::Core;
 use crate::identity::{CallerContext, CallerCredentials, Proofs, ShownTo};
 use crate::ledger::RecordId;
@@ -52,7 +52,7 @@ struct ForwardPermit {
     proofs: Arc<Proofs>,
     opener: CallerContext,
     /// Among the connections of its caller: what comes in it is one.
-    place: Arc<OccupancyPermit>,
+    place: Arc<OccupancySlot>,
 }
 
 /// A tunnel that its peer may have.

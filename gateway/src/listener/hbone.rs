@@ -25,7 +25,7 @@ use super::lingering_close::Lingering;
 use super::rewind::Rewind;
 use super::tunnel_admission::{self, Begun, FIRST_BYTES, end};
 use super::write_timeout::WriteTimeoutStream;
-use crate::caller_occupancy::OccupancyPermit;
+use crate::caller_occupancy::OccupancySlot;
 use crate::core::Core;
 use crate::identity::CallerCredentials;
 use crate::ledger::RecordId;
@@ -189,7 +189,7 @@ enum Tunnel {
 struct TunnelPermit {
     authority: TunnelAuthority,
     /// Among the connections of its caller: what comes in it is one.
-    place: Arc<OccupancyPermit>,
+    place: Arc<OccupancySlot>,
 }
 
 /// Opens a tunnel: where something is passed through, as far as its destination.

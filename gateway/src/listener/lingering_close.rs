@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::write_timeout::{TlsStream, WriteTimeoutStream};
-use crate::caller_occupancy::OccupancyPermit;
+use crate::caller_occupancy::OccupancySlot;
 
 /// As long as nginx lingers by default (`lingering_time`, `lingering_timeout`).
 const LONGEST: Duration = Duration::from_secs(30);
@@ -67,11 +67,11 @@ pub(super) struct Lingering<S: AsyncRead + Send + Unpin + 'static> {
     stream: Option<S>,
     has_ended: bool,
     /// Of its caller, until all of it is over.
-    place: Option<Arc<OccupancyPermit>>,
+    place: Option<Arc<OccupancySlot>>,
 }
 
 impl<S: AsyncRead + Send + Unpin + 'static> Lingering<S> {
-    pub(super) const fn new(stream: S, place: Option<Arc<OccupancyPermit>>) -> Self {
+    pub(super) const fn new(stream: S, place: Option<Arc<OccupancySlot>>) -> Self {
         Self { stream: Some(stream), has_ended: false, place }
     }
 

@@ -15,7 +15,7 @@ use super::rewind::Rewind;
 use super::tunnel_admission::{Begun, begun, end};
 use super::write_timeout::WriteTimeoutStream;
 use super::{ListenerConfig, http, log_refusal, tcp};
-use crate::caller_occupancy::OccupancyPermit;
+use crate::caller_occupancy::OccupancySlot;
 use crate::core::Core;
 use crate::identity::Proofs;
 use crate::session::{Arrival, HeaderDeadline, ProxyMode, Session};
@@ -69,7 +69,7 @@ fn proven(
     core: &Core,
     listener: &ListenerConfig,
     workload: SandwichedWorkload,
-) -> Option<(Arc<Proofs>, Option<Arc<OccupancyPermit>>)> {
+) -> Option<(Arc<Proofs>, Option<Arc<OccupancySlot>>)> {
     let (trust, address) = (&core.shared.trust, workload.source);
     match Proofs::vouched(workload.id, trust, &core.shared.usages) {
         Ok((proofs, place)) => Some((Arc::new(proofs), place.map(Arc::new))),

@@ -13,7 +13,7 @@ use tollgate_policy::denial::{Denial, Reason};
 use tollgate_policy::target::TunnelEnd;
 
 use super::rewind::Rewind;
-use crate::caller_occupancy::OccupancyPermit;
+use crate::caller_occupancy::OccupancySlot;
 use crate::core::Core;
 use crate::identity::CallerContext;
 use crate::ledger::RecordId;
@@ -64,7 +64,7 @@ async fn first_bytes(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Vec<u8
 ///
 /// # Errors
 /// `concurrency_limited`.
-pub(super) fn place(opener: &CallerContext) -> Result<Arc<OccupancyPermit>, Denial> {
+pub(super) fn place(opener: &CallerContext) -> Result<Arc<OccupancySlot>, Denial> {
     let full = "this workload has too many connections and tunnels at once";
     let place = opener.usage().connection();
     place.map(Arc::new).ok_or_else(|| Denial::new(Reason::ConcurrencyLimited, full))

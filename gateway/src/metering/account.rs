@@ -26,7 +26,7 @@ use super::permitted::PermittedCall;
 use super::recorder::Ending;
 use super::traffic::Traffic;
 use crate::caller_body::{BodyDiscard, Leftover};
-use crate::caller_occupancy::{CallPermit, CallsFull, OccupancyPermit};
+use crate::caller_occupancy::{CallSlot, CallsFull, OccupancySlot};
 use crate::core::Core;
 use crate::identity::CallerContext;
 use crate::in_place::boxed;
@@ -70,7 +70,7 @@ pub(crate) struct Account {
     started: Instant,
     phase: AccountPhase,
     /// Among the calls that its caller may have at once.
-    place: Option<CallPermit>,
+    place: Option<CallSlot>,
     call: Option<Arc<PermittedCall>>,
     upload: Option<Arc<Upload>>,
     /// When the connection was open that is passed through.
@@ -86,9 +86,9 @@ pub(crate) struct Account {
 #[derive(Debug)]
 enum AccountPhase {
     /// Nobody is proven: it is counted, and has no record.
-    Unproven,
+    Unauthenticated,
     /// From here on it has one.
-    Proven,
+    Authenticated,
     /// What it may use is reserved. Nothing of it has left, or all of it came back.
     Held(Reservation),
     /// The provider may have it, and bill it.
@@ -117,7 +117,7 @@ impl Account {
             record: Record::new(id, at, method),
             core,
             started: Instant::now(),
-            phase: AccountPhase::Unproven,
+            phase: AccountPhase::Unauthenticated,
             place: None,
             call: None,
             upload: None,
@@ -154,7 +154,7 @@ impl Account {
         self.record.caller = Some(caller.id().clone());
         self.record.proof = Some(caller.proof());
         self.record.generation = snapshot.generation;
-        self.phase = AccountPhase::Proven;
+        self.phase = AccountPhase::Authenticated;
         let place = context.usage().call().map_err(|full| {
             let (reason, detail) = match full {
                 CallsFull::Caller => {
@@ -396,7 +396,7 @@ impl Account {
     }
 
     /// Leave to read the answer to its end although the caller has gone.
-    pub(super) fn drain(&self) -> Option<OccupancyPermit> {
+    pub(super) fn drain(&self) -> Option<OccupancySlot> {
         self.place.as_ref().and_then(|place| place.usage().drain())
     }
 
@@ -408,7 +408,7 @@ impl Account {
     ) -> Option<BodyDiscard> {
         let leftover = leftover?;
         let is_error = route.as_ref().map_or(true, |answered| answered.head.status.as_u16() >= 400);
-        let usage = self.place.as_ref().filter(|_| is_error).map(CallPermit::usage);
+        let usage = self.place.as_ref().filter(|_| is_error).map(CallSlot::usage);
         Some(BodyDiscard::new(leftover, usage?.linger()?))
     }
 
@@ -435,11 +435,11 @@ impl Account {
         // Closed from here on, whatever fails.
         let (reservation, was_sent) = match std::mem::replace(&mut self.phase, AccountPhase::Closed) {
             AccountPhase::Closed => return Ok(None),
-            AccountPhase::Unproven => {
+            AccountPhase::Unauthenticated => {
                 self.core.recorder.stranger(self.record.reason);
                 return Ok(None);
             }
-            AccountPhase::Proven => (None, false),
+            AccountPhase::Authenticated => (None, false),
             AccountPhase::Held(reservation) => (Some(reservation), false),
             AccountPhase::Sent(reservation) | AccountPhase::Rejected(reservation) => {
                 (Some(reservation), true)
@@ -477,7 +477,7 @@ impl AccountPhase {
             Self::Held(reservation) | Self::Sent(reservation) | Self::Rejected(reservation) => {
                 Some(reservation)
             }
-            Self::Unproven | Self::Proven | Self::Closed => None,
+            Self::Unauthenticated | Self::Authenticated | Self::Closed => None,
         }
     }
 
@@ -486,7 +486,7 @@ impl AccountPhase {
             Self::Held(reservation) | Self::Sent(reservation) | Self::Rejected(reservation) => {
                 Some(reservation)
             }
-            Self::Unproven | Self::Proven | Self::Closed => None,
+            Self::Unauthenticated | Self::Authenticated | Self::Closed => None,
         }
     }
 }

@@ -11,6 +11,7 @@ use std::collections::VecDeque;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{HeaderMap, response};
@@ -32,9 +33,13 @@ use crate::ledger::{Outcome, Wait};
 use crate::session::{Session, WriteProgress};
 use crate::upstream::{BodyError, Stall};
 
-/// So many bytes are searched for keys before others have their turn on this core. A provider may send much at once, and to search
-/// escapes without end costs many times what text does.
-const TURN: usize = 16 << 10;
+/// So long keys are searched for before others have their turn on this core. A provider may send much at once, and to search escapes without
+/// end costs many times what text does: by bytes, text would be sent in needlessly small writes.
+const TURN: Duration = Duration::from_micros(100);
+/// So many bytes are searched at once.
+const PIECE: usize = 16 << 10;
+/// The search of fewer bytes takes hardly longer than to look at the clock.
+const TIMED: usize = 2 << 10;
 
 /// The provider's body and the account it is charged to.
 #[derive(Debug)]
@@ -44,8 +49,8 @@ pub(crate) struct MeteredBody {
     /// Stands between the output and the caller.
     scrubber: Option<Scrubber>,
     messages: Option<Messages>,
-    /// Bytes that were searched since others had their turn.
-    searched: usize,
+    /// How long was searched since others had their turn.
+    searched: Duration,
     seen: Seen,
     stall: Stall,
     state: AnswerState,
@@ -116,7 +121,7 @@ impl MeteredBody {
             output: Output::default(),
             scrubber,
             messages,
-            searched: 0,
+            searched: Duration::ZERO,
             seen,
             stall,
             state: AnswerState::Passing,
@@ -180,12 +185,13 @@ impl MeteredBody {
             let is_done = matches!(self.state, AnswerState::Done);
             match self.output.ready.pop_front() {
                 Some(mut bytes) => {
-                    if bytes.len() > TURN {
-                        self.output.ready.push_front(bytes.split_off(TURN));
+                    if bytes.len() > PIECE {
+                        self.output.ready.push_front(bytes.split_off(PIECE));
                     }
-                    self.searched += bytes.len();
+                    let begun = (bytes.len() >= TIMED).then(Instant::now);
                     let message_ends = self.messages.as_mut().is_some_and(|m| m.end_with(&bytes));
                     scrubber.feed(bytes, message_ends || (is_done && self.output.ready.is_empty()));
+                    self.searched += begun.map_or(Duration::ZERO, |begun| begun.elapsed());
                 }
                 None if is_done && scrubber.waiting() > 0 => scrubber.finish(),
                 None => return None,
@@ -198,11 +204,11 @@ impl MeteredBody {
         matches!(self.state, AnswerState::Tail | AnswerState::Done)
     }
 
-    /// Whether enough was searched at once; it is counted anew from here.
+    /// Whether it was searched for long enough at once; that is measured anew from here.
     fn is_others_turn(&mut self) -> bool {
         let is_theirs = self.searched >= TURN;
         if is_theirs {
-            self.searched = 0;
+            self.searched = Duration::ZERO;
         }
         is_theirs
     }
@@ -214,7 +220,7 @@ impl MeteredBody {
             return;
         }
         let is_shared = inspected_body::holds_shared(&self.source.call.permit);
-        let least = is_shared.then(|| self.core.shared.limits.least());
+        let least = is_shared.then(|| self.core.shared.limits.min_rate());
         self.progress = Some(self.session.write_progress(least));
     }
 
@@ -326,7 +332,7 @@ impl MeteredBody {
         }
         self.source.incoming = None;
         self.source.lease = None;
-        let is_ours = matches!(error, BodyError::Revoked | BodyError::Unauthenticated);
+        let is_ours = matches!(error, BodyError::Revoked | BodyError::ProofEnded);
         let outcome = if is_ours { Outcome::Refused } else { Outcome::UpstreamFailed };
         let reading = self.source.reader.take().map(|mut reader| reader.finish(&mut Output::default()));
         let waiting = self.output.ready.iter().map(|bytes| bytes.len() as u64).sum();
@@ -398,7 +404,7 @@ impl Body for MeteredBody {
                     let over = this.proof.as_mut().map(|proof| proof.poll(issuers, cx));
                     if let Some(Poll::Ready(denial)) = over {
                         this.proof = None;
-                        this.failed(BodyError::Unauthenticated, denial.reason);
+                        this.failed(BodyError::ProofEnded, denial.reason);
                         continue;
                     }
                     if let Some(progress) = &this.progress {

@@ -102,7 +102,7 @@ pub(crate) async fn read(
     } else {
         Most { bytes: limit, refusal: too_large }
     };
-    let body = collect(incoming, most, usage, limits.least(), &core.timers).await?;
+    let body = collect(incoming, most, usage, limits.min_rate(), &core.timers).await?;
     let (mut read, HeldBody { bytes, reservation, took_time }) = match endpoint {
         Some(endpoint) => {
             let (read, body) = read_facts(endpoint, headers, body, usage).await?;

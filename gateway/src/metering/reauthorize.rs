@@ -32,7 +32,7 @@ pub(crate) enum Over {
     /// The policy permits it no longer.
     Withdrawn,
     /// Its caller is proven no longer.
-    Unauthenticated(Reason),
+    ProofEnded(Reason),
     /// The process ends.
     Draining,
     /// Neither side has sent anything.
@@ -107,14 +107,12 @@ impl Reauthorizer {
     }
 
     /// What of its connection proves nobody any more, or will not by the time that the connection is cut.
-    fn unauthenticated(&self) -> Option<Reason> {
+    fn proof_ended(&self) -> Option<Reason> {
         let shared = &self.core.shared;
         let now = Timestamp::now();
-        let unauthenticated = self.session.proofs.unauthenticated(&shared.trust, &shared.usages, now);
+        let ended = self.session.proofs.ended(&shared.trust, &shared.usages, now);
         let then = now.checked_add(BEFORE_THE_CUT).unwrap_or(now);
-        unauthenticated
-            .filter(|unauthenticated| unauthenticated.is_over(then))
-            .map(|unauthenticated| unauthenticated.reason)
+        ended.filter(|ended| ended.is_over(then)).map(|ended| ended.reason)
     }
 
     /// Why one of the proofs of `context` has ended.
@@ -131,7 +129,7 @@ impl Reauthorizer {
         if self.is_drained() {
             Over::Draining
         } else {
-            self.unauthenticated().map_or(Over::Cut, Over::Unauthenticated)
+            self.proof_ended().map_or(Over::Cut, Over::ProofEnded)
         }
     }
 }
@@ -140,7 +138,7 @@ impl LastingProof {
     fn ended(&self, reauthorizer: &Reauthorizer) -> Option<Reason> {
         match self {
             Self::AtOnce(context) => reauthorizer.ended(context),
-            Self::WithGrace(_) => reauthorizer.unauthenticated(),
+            Self::WithGrace(_) => reauthorizer.proof_ended(),
         }
     }
 
@@ -180,7 +178,7 @@ impl RelayWatch {
         let (mut before, mut moved) = (traffic.all(), Instant::now());
         loop {
             tokio::select! {
-                reason = self.proof.outlasted(reauthorizer) => return Over::Unauthenticated(reason),
+                reason = self.proof.outlasted(reauthorizer) => return Over::ProofEnded(reason),
                 () = self.drained.reached(Phase::Cutting) => return Over::Draining,
                 () = aborted(&reauthorizer.session) => return reauthorizer.cut(),
                 now = tick.tick() => {
@@ -191,7 +189,7 @@ impl RelayWatch {
                         return Over::Withdrawn;
                     }
                     if let Some(reason) = self.proof.ended(reauthorizer) {
-                        return Over::Unauthenticated(reason);
+                        return Over::ProofEnded(reason);
                     }
                     if now.duration_since(moved) >= self.idle {
                         return Over::Idle;

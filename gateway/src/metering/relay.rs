@@ -91,7 +91,7 @@ impl Relay {
         // Also where HTTP/2 calls it a success.
         account.record.status = StatusCode::SWITCHING_PROTOCOLS.as_u16();
         let limits = &core.shared.limits;
-        let least = inspected_body::holds_shared(&call.permit).then(|| limits.least());
+        let least = inspected_body::holds_shared(&call.permit).then(|| limits.min_rate());
         let rules = FrameRules {
             masked: false,
             deflated: switched.is_deflated,
@@ -284,9 +284,7 @@ impl Relay {
                 let reason = Reason::Withdrawn;
                 (Outcome::Refused, Some(reason), (POLICY_VIOLATION, reason.as_str()))
             }
-            Over::Unauthenticated(reason) => {
-                (Outcome::Refused, Some(reason), (POLICY_VIOLATION, reason.as_str()))
-            }
+            Over::ProofEnded(reason) => (Outcome::Refused, Some(reason), (POLICY_VIOLATION, reason.as_str())),
             Over::Draining => {
                 (Outcome::Refused, Some(Reason::Drained), (GOING_AWAY, "the gateway goes away"))
             }

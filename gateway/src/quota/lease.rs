@@ -72,7 +72,7 @@ pub(super) struct SliceLease {
     /// The largest amount that a call lacked since it was asked last.
     largest_lack: AtomicU64,
     /// What all calls lacked since then.
-    lacked: AtomicU64,
+    lacked_together: AtomicU64,
     asked: AtomicBool,
     dry_until: AtomicU64,
     answered: Notify,
@@ -217,7 +217,7 @@ impl SliceLease {
             others_spent: AtomicU64::new(0),
             refill_at: AtomicU64::new(u64::MAX),
             largest_lack: AtomicU64::new(0),
-            lacked: AtomicU64::new(0),
+            lacked_together: AtomicU64::new(0),
             asked: AtomicBool::new(false),
             dry_until: AtomicU64::new(0),
             answered: Notify::new(),
@@ -269,7 +269,7 @@ impl SliceLease {
     /// Notes that a call lacks so much.
     pub(super) fn lacks(&self, amount: u64) {
         self.largest_lack.fetch_max(amount, Ordering::Relaxed);
-        self.lacked.fetch_add(amount, Ordering::Relaxed);
+        self.lacked_together.fetch_add(amount, Ordering::Relaxed);
         self.doubts();
         self.replicas.lacked.fetch_add(1, Ordering::Relaxed);
     }
@@ -296,8 +296,8 @@ impl SliceLease {
     }
 
     /// The most that a call lacked and what all lacked, which is now told to the store.
-    pub(super) fn take_need(&self) -> (u64, u64) {
-        (self.largest_lack.swap(0, Ordering::Relaxed), self.lacked.swap(0, Ordering::Relaxed))
+    pub(super) fn take_lack(&self) -> (u64, u64) {
+        (self.largest_lack.swap(0, Ordering::Relaxed), self.lacked_together.swap(0, Ordering::Relaxed))
     }
 
     /// To be called under the lock of the counter.

@@ -14,8 +14,9 @@ use super::lease::{PoolId, Replicas, SliceLease};
 use super::rate;
 use crate::ledger::Charge;
 
-/// One limit beside what is counted for it.
-#[derive(Debug, Clone)]
+/// One limit beside what is counted for it. Plans share those of the registry: calls of many callers then touch less memory, and a call that
+/// was let through under an earlier policy is held to the amounts of the one in force.
+#[derive(Debug)]
 pub(super) struct Item {
     pub(super) limit: Limit,
     pub(super) counts: Arc<LimitCounts>,
@@ -26,11 +27,6 @@ pub(super) struct Item {
 impl Item {
     fn new(limit: &Limit, counts: Arc<LimitCounts>) -> Arc<Self> {
         Arc::new(Self { limit: limit.clone(), counts, label: rate::label(limit).into() })
-    }
-
-    /// The same counts under this limit. Plans share what they agree on: calls of many callers then touch less memory.
-    fn under(self: &Arc<Self>, limit: &Limit) -> Arc<Self> {
-        if self.limit == *limit { Arc::clone(self) } else { Self::new(limit, Arc::clone(&self.counts)) }
     }
 }
 
@@ -106,7 +102,7 @@ impl Registry {
 
     /// The plan of one grant whose limits all count already.
     pub(super) fn known_plan(&self, limits: &[Limit]) -> Option<Plan> {
-        let known = |limit: &Limit| Some(self.items.get(&limit.id)?.under(limit));
+        let known = |limit: &Limit| self.items.get(&limit.id).map(Arc::clone);
         limits.iter().map(known).collect::<Option<_>>().map(Plan::of)
     }
 
@@ -184,7 +180,7 @@ impl Registry {
     fn item(&mut self, limit: &Limit) -> Arc<Item> {
         let replicas = self.replicas.as_ref();
         let new = || Item::new(limit, Arc::new(LimitCounts::new(limit, replicas)));
-        self.items.entry(Arc::clone(&limit.id)).or_insert_with(new).under(limit)
+        Arc::clone(self.items.entry(Arc::clone(&limit.id)).or_insert_with(new))
     }
 }
 

@@ -252,7 +252,7 @@ fn seen(
     wall: Timestamp,
 ) -> Seen {
     let ((resets_in, counts_for), (lacking, lacking_together)) =
-        (window_terms(window, wall), lease.take_need());
+        (window_terms(window, wall), lease.take_lack());
     Seen {
         cap: limit.amount_at(wall),
         usage: counter.usage(window, wall),
@@ -271,7 +271,7 @@ fn places(
     (lease, longest_call): (&SliceLease, Duration),
     wall: Timestamp,
 ) -> Seen {
-    let (lacking, lacking_together) = lease.take_need();
+    let (lacking, lacking_together) = lease.take_lack();
     Seen {
         cap: limit.amount_at(wall),
         usage: Usage { spent: 0, held: calls },

@@ -15,7 +15,7 @@ use super::deadline::{HeaderDeadline, Late};
 use super::shutdown::ShutdownSignal;
 use super::write_progress::{WriteProgress, Writes};
 use crate::caller_body::{BodyProgress, CallerBody, Leftover};
-use crate::caller_occupancy::OccupancyPermit;
+use crate::caller_occupancy::OccupancySlot;
 use crate::identity::{Proofs, ShownTo};
 use crate::min_rate::MinRate;
 
@@ -84,12 +84,12 @@ pub(crate) struct Session {
     pub(super) writes: Writes,
     /// Of the request under way, where there is one at a time.
     body: Option<Arc<BodyProgress>>,
-    _place: Option<Arc<OccupancyPermit>>,
+    _place: Option<Arc<OccupancySlot>>,
 }
 
 impl Session {
     /// Of a connection with what it has to show, and its place among its caller's; none where it has shown nothing.
-    pub(crate) fn new(arrival: Arrival, (proofs, place): (Proofs, Option<OccupancyPermit>)) -> Self {
+    pub(crate) fn new(arrival: Arrival, (proofs, place): (Proofs, Option<OccupancySlot>)) -> Self {
         Self::of(arrival, Arc::new(proofs), place.map(Arc::new))
     }
 
@@ -100,19 +100,19 @@ impl Session {
         mode: ProxyMode,
         http2: bool,
         deadline: Arc<HeaderDeadline>,
-        place: Arc<OccupancyPermit>,
+        place: Arc<OccupancySlot>,
     ) -> Self {
         let arrival = Arrival { address: self.address, mode, http2, deadline };
         Self::within(arrival, Arc::clone(&self.proofs), place)
     }
 
     /// Of what comes in a tunnel, with the proofs of whoever has opened it and a place among the connections of that caller.
-    pub(crate) fn within(arrival: Arrival, proofs: Arc<Proofs>, place: Arc<OccupancyPermit>) -> Self {
+    pub(crate) fn within(arrival: Arrival, proofs: Arc<Proofs>, place: Arc<OccupancySlot>) -> Self {
         Self::of(arrival, proofs, Some(place))
     }
 
     /// With a place that more than the connection holds.
-    pub(crate) fn of(arrival: Arrival, proofs: Arc<Proofs>, place: Option<Arc<OccupancyPermit>>) -> Self {
+    pub(crate) fn of(arrival: Arrival, proofs: Arc<Proofs>, place: Option<Arc<OccupancySlot>>) -> Self {
         let Arrival { address, mode, http2, deadline } = arrival;
         Self {
             address,

@@ -14,7 +14,7 @@ use super::shutdown::Shutdown;
 use super::unauthenticated::UnauthenticatedConnections;
 use crate::caller_occupancy::CallerOccupancies;
 use crate::drain::Phase;
-use crate::identity::{Trust, Unauthenticated};
+use crate::identity::{ProofEnded, Trust};
 
 /// The open connections of a core.
 #[derive(Debug, Default)]
@@ -50,7 +50,7 @@ impl ConnectionRegistry {
         self.unauthenticated().forget();
         let now = Timestamp::now();
         for session in open {
-            let order = match (session.late(now), session.proofs.unauthenticated(trust, usages, now)) {
+            let order = match (session.late(now), session.proofs.ended(trust, usages, now)) {
                 (Some(Late::Head), _) => Some(Shutdown::Abort),
                 _ if session.writes.any_still(now) => Some(Shutdown::Abort),
                 (Some(Late::Body), since) => {
@@ -74,12 +74,12 @@ impl ConnectionRegistry {
     }
 }
 
-/// What a connection is told in this phase of the drain, which may prove nobody.
-fn order(phase: Phase, unauthenticated: Option<Unauthenticated>, now: Timestamp) -> Option<Shutdown> {
-    if phase >= Phase::Cut || unauthenticated.is_some_and(|unauthenticated| unauthenticated.is_over(now)) {
+/// What a connection is told in this phase of the drain, whose proof may have ended.
+fn order(phase: Phase, proof: Option<ProofEnded>, now: Timestamp) -> Option<Shutdown> {
+    if phase >= Phase::Cut || proof.is_some_and(|ended| ended.is_over(now)) {
         return Some(Shutdown::Abort);
     }
-    (phase >= Phase::Closing || unauthenticated.is_some()).then_some(Shutdown::Graceful)
+    (phase >= Phase::Closing || proof.is_some()).then_some(Shutdown::Graceful)
 }
 
 #[cfg(test)]
@@ -95,7 +95,7 @@ mod tests {
         let ended = Timestamp::from_second(1_000).unwrap();
         let told = |phase, after| {
             let now = Timestamp::from_second(1_000 + after).unwrap();
-            order(phase, Some(Unauthenticated { since: ended, grace, reason }), now)
+            order(phase, Some(ProofEnded { since: ended, grace, reason }), now)
         };
         assert_eq!(told(Phase::Serving, 0), Some(Shutdown::Graceful));
         assert_eq!(told(Phase::Serving, grace.as_secs()), Some(Shutdown::Graceful));

@@ -1,7 +1,7 @@
 //! Whether a caller still takes the answer it asked for.
 //!
 //! **Invariant:** an answer that has bytes for its caller, who takes none for [`STILL`], holds its budget and its place no longer: its
-//! connection is cut. One that holds what others share has to be taken at the least rate. HTTP/2 stops asking for more while the caller's
+//! connection is cut. One that holds what others share has to be taken at the minimum rate. HTTP/2 stops asking for more while the caller's
 //! window is closed, so the body itself would never notice.
 
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -22,17 +22,17 @@ pub(crate) struct WriteProgress {
     handed: AtomicI64,
     /// How much longer its caller may be slow.
     credit: AtomicI64,
-    least: Option<MinRate>,
+    min: Option<MinRate>,
     begun: i64,
 }
 
 impl WriteProgress {
-    pub(crate) fn new(least: Option<MinRate>) -> Self {
-        let credit = least.map_or(STILL, |least| millis(least.patience));
+    pub(crate) fn new(min: Option<MinRate>) -> Self {
+        let credit = min.map_or(STILL, |min| millis(min.patience));
         Self {
             handed: AtomicI64::new(WAITS_FOR_US),
             credit: AtomicI64::new(credit),
-            least,
+            min,
             begun: Timestamp::now().as_millisecond(),
         }
     }
@@ -44,8 +44,8 @@ impl WriteProgress {
 
     fn handed_at(&self, bytes: usize, now: i64) {
         let left = self.left(now);
-        let credit = match &self.least {
-            Some(least) => millis(least.patience).min(left.saturating_add(millis(least.time_for(bytes)))),
+        let credit = match &self.min {
+            Some(rate) => millis(rate.patience).min(left.saturating_add(millis(rate.time_for(bytes)))),
             None => STILL,
         };
         self.credit.store(credit, Ordering::Relaxed);
@@ -71,7 +71,7 @@ impl WriteProgress {
     }
 
     fn is_still(&self, now: i64) -> bool {
-        let over = self.least.is_some_and(|least| now.saturating_sub(self.begun) > millis(least.lifetime));
+        let over = self.min.is_some_and(|rate| now.saturating_sub(self.begun) > millis(rate.lifetime));
         over || self.left(now) < 0
     }
 }
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slow_provider_costs_its_caller_nothing_and_the_least_rate_is_enough() {
+    fn a_slow_provider_costs_its_caller_nothing_and_the_min_rate_is_enough() {
         let write = WriteProgress::new(Some(LEAST));
         let mut now = write.begun;
         for _ in 0..60 {

@@ -143,7 +143,7 @@ impl RequestLimits {
         }
     }
 
-    pub(crate) fn least(&self) -> MinRate {
+    pub(crate) fn min_rate(&self) -> MinRate {
         let Self { min_rate, patience: Interval(patience), lifetime: Interval(lifetime), .. } = *self;
         MinRate { bytes: min_rate as u64, patience, lifetime }
     }

@@ -148,7 +148,7 @@ fn bounds_have_defaults_that_follow_the_memory_and_are_taken_as_written() {
     let more = "limits: {heldBytes: 64 MiB, heldBytesPerCaller: 8 MiB, minRate: 1 KiB, patience: 1m, lifetime: 1d}\n\
                 ledger: {keep: {age: 7d, size: 1 GiB}}\n";
     let written = read(&format!("{GOOD}{more}"), &[]).unwrap();
-    let (bounds, least) = (written.limits.bounds(), written.limits.least());
+    let (bounds, least) = (written.limits.bounds(), written.limits.min_rate());
     assert_eq!((bounds.held, bounds.held_of_one), (64 << 20, 8 << 20));
     assert_eq!((least.bytes, least.patience.as_secs(), least.lifetime.as_secs()), (1_024, 60, 86_400));
     assert_eq!((written.ledger.keep.age.0.as_secs(), written.ledger.keep.size), (7 * 86_400, 1 << 30));

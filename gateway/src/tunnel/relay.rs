@@ -15,7 +15,7 @@ use tollgate_policy::target::Passage;
 
 use super::budget::Budget;
 use super::{Hello, Reached};
-use crate::caller_occupancy::OccupancyPermit;
+use crate::caller_occupancy::OccupancySlot;
 use crate::fault;
 use crate::ledger::Outcome;
 use crate::metering::{Account, Over, Reauthorizer, RelayWatch, Traffic};
@@ -33,7 +33,7 @@ pub(crate) struct OpenTunnel {
     traffic: Arc<Traffic>,
     budget: Arc<Budget>,
     hello: Option<Hello>,
-    _place: Option<Arc<OccupancyPermit>>,
+    _place: Option<Arc<OccupancySlot>>,
 }
 
 impl OpenTunnel {
@@ -125,7 +125,7 @@ fn wants_hello(reauthorizer: &Reauthorizer) -> bool {
 fn why(over: Over) -> Result<Outcome, Denial> {
     let (reason, detail) = match over {
         Over::Withdrawn => (Reason::Withdrawn, "the policy permits this connection no longer"),
-        Over::Unauthenticated(reason) => (reason, "what has proven its caller has ended"),
+        Over::ProofEnded(reason) => (reason, "what has proven its caller has ended"),
         Over::Draining => (Reason::Drained, "the gateway stops"),
         Over::Idle => (Reason::TunnelIdle, "no byte has passed for as long as the destination lets none"),
         Over::Lifetime => (

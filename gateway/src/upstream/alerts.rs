@@ -123,7 +123,7 @@ mod tests {
     use tokio::io::AsyncWriteExt;
 
     use super::*;
-    use crate::upstream::health::EndpointPermit;
+    use crate::upstream::health::EndpointSlot;
 
     /// A socket that cannot be written to any more, and whose alert arrives late.
     struct Refusing {
@@ -161,13 +161,9 @@ mod tests {
 
     async fn recorded(alert: Alert) -> Option<Alert> {
         let remote: SocketAddr = "192.0.2.1:443".parse().unwrap();
-        let place = crate::upstream::source::SourcePermit::of_system(remote.ip());
-        let state = Arc::new(ConnectionState::new(
-            "api.up.test".into(),
-            remote,
-            place,
-            EndpointPermit::sample(remote),
-        ));
+        let place = crate::upstream::source::SourceSlot::of_system(remote.ip());
+        let state =
+            Arc::new(ConnectionState::new("api.up.test".into(), remote, place, EndpointSlot::sample(remote)));
         let stream = Refusing { alert, is_late: true };
         let mut stream = AlertRecorder { stream, state: Arc::clone(&state) };
         let failed = stream.write_all(b"a request").await.unwrap_err();

@@ -34,7 +34,7 @@ pub(crate) enum BodyError {
     #[error("the grant was withdrawn while the answer was streaming")]
     Revoked,
     #[error("the token that the call was made with proves nobody any more")]
-    Unauthenticated,
+    ProofEnded,
     #[error("the request body is not what its head announces")]
     Malformed(#[from] MalformedBody),
 }

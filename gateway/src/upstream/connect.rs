@@ -13,7 +13,7 @@ use super::address::DialRules;
 use super::dial::{Dial, DialContext, DialError, WatchedEndpoints};
 use super::dialled::Dialled;
 use super::error::UpstreamError;
-use super::health::{ConnectionPermit, DialTicket, Endpoint, EndpointFailure, EndpointPermit, HostHealth};
+use super::health::{ConnectionSlot, DialTicket, Endpoint, EndpointFailure, EndpointSlot, HostHealth};
 use super::secured::Secured;
 
 /// What is to be reached, and how.
@@ -39,7 +39,7 @@ pub(super) struct ReachedEndpoint<'a> {
     host: &'a Arc<HostHealth>,
     endpoint: Arc<Endpoint>,
     ticket: DialTicket,
-    place: ConnectionPermit,
+    place: ConnectionSlot,
     context: DialContext<'a>,
 }
 
@@ -56,7 +56,7 @@ impl<'a> Reach<'a> {
     ) -> Result<ReachedEndpoint<'a>, UpstreamError> {
         let Self { destination, host, towards, sources, except, proxy_tls, deadline } = self;
         let ticket = DialTicket::take(host)?;
-        let place = ConnectionPermit::take(host, destination.resilience.circuit_breaker, shed).await?;
+        let place = ConnectionSlot::take(host, destination.resilience.circuit_breaker, shed).await?;
         let (name, port) = destination.proxy.as_ref().map_or(towards, |proxy| (&proxy.host, proxy.port));
         let dial = Dial {
             destination: &destination.name,
@@ -110,11 +110,11 @@ async fn through(
 
 impl ReachedEndpoint<'_> {
     /// For a connection on which the gateway does not speak TLS.
-    pub(super) fn plain(self) -> (Dialled, EndpointPermit) {
+    pub(super) fn plain(self) -> (Dialled, EndpointSlot) {
         let Self { dialled, endpoint, ticket, place, .. } = self;
         endpoint.succeeded();
         ticket.succeeded();
-        (dialled, EndpointPermit::new(endpoint, place))
+        (dialled, EndpointSlot::new(endpoint, place))
     }
 
     /// The handshake, as [`Secured::new`].
@@ -129,7 +129,7 @@ impl ReachedEndpoint<'_> {
     ) -> Result<Secured, UpstreamError> {
         let Self { dialled, destination, host, endpoint, ticket, place, context } = self;
         let remote = dialled.remote();
-        let at = EndpointPermit::new(Arc::clone(&endpoint), place);
+        let at = EndpointSlot::new(Arc::clone(&endpoint), place);
         let secured = Secured::new((dialled, at), name, config, deadline).await;
         match &secured {
             Ok(_) => ticket.succeeded(),

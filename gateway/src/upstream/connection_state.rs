@@ -7,8 +7,8 @@ use std::sync::{Arc, OnceLock};
 use rustls::AlertDescription;
 use tokio::sync::Notify;
 
-use super::health::EndpointPermit;
-use super::source::SourcePermit;
+use super::health::EndpointSlot;
+use super::source::SourceSlot;
 
 /// One connection; addresses as records show them.
 #[derive(Debug)]
@@ -18,9 +18,9 @@ pub(crate) struct ConnectionState {
     pub(super) remote: Arc<str>,
     pub(super) source: Arc<str>,
     /// Held as long as anybody has the connection.
-    pub(super) place: SourcePermit,
+    pub(super) place: SourceSlot,
     /// The endpoint that it leads to, with its place there.
-    pub(super) endpoint: EndpointPermit,
+    pub(super) endpoint: EndpointSlot,
     /// Why the other side did not take the connection after all.
     refused: OnceLock<AlertDescription>,
     /// How many bytes it has sent.
@@ -30,12 +30,7 @@ pub(crate) struct ConnectionState {
 }
 
 impl ConnectionState {
-    pub(super) fn new(
-        host: Arc<str>,
-        remote: SocketAddr,
-        place: SourcePermit,
-        endpoint: EndpointPermit,
-    ) -> Self {
+    pub(super) fn new(host: Arc<str>, remote: SocketAddr, place: SourceSlot, endpoint: EndpointSlot) -> Self {
         let (remote, source) = (remote.to_string().into(), place.address().to_string().into());
         let (refused, received, moves) = (OnceLock::new(), AtomicU64::new(0), Notify::new());
         Self { host, remote, source, place, endpoint, refused, received, moves }

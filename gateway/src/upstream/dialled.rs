@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use tollgate_policy::policy::Proxy;
 
 use super::proxy::{self, ProxyError};
-use super::source::SourcePermit;
+use super::source::SourceSlot;
 use super::transport::Transport;
 
 /// A TCP connection: its address was checked, and its source address is one of the policy's. Nothing is known of who is there.
@@ -18,13 +18,13 @@ use super::transport::Transport;
 pub(crate) struct Dialled {
     stream: Transport,
     remote: SocketAddr,
-    source: SourcePermit,
+    source: SourceSlot,
 }
 
 impl Dialled {
     pub(super) fn of_system(stream: TcpStream) -> io::Result<Self> {
         let (remote, source) = (stream.peer_addr()?, stream.local_addr()?.ip());
-        let source = SourcePermit::of_system(source);
+        let source = SourceSlot::of_system(source);
         Ok(Self { stream: Transport::Socket(stream), remote, source })
     }
 
@@ -56,7 +56,7 @@ impl Dialled {
     ///
     /// # Errors
     /// Where it does: that is about the place.
-    pub(super) fn of_policy(stream: TcpStream, remote: SocketAddr, source: SourcePermit) -> io::Result<Self> {
+    pub(super) fn of_policy(stream: TcpStream, remote: SocketAddr, source: SourceSlot) -> io::Result<Self> {
         let own = stream.local_addr()?.ip();
         if own != source.address() {
             return Err(io::Error::other(format!("the connection would leave from {own}")));
@@ -70,7 +70,7 @@ impl Dialled {
     }
 
     /// The stream, the address and port at its other end, and the local address it leaves from: it holds that place as long as it lives.
-    pub(crate) fn into_parts(self) -> (Transport, SocketAddr, SourcePermit) {
+    pub(crate) fn into_parts(self) -> (Transport, SocketAddr, SourceSlot) {
         (self.stream, self.remote, self.source)
     }
 }

@@ -22,7 +22,7 @@ use tollgate_policy::policy::{OutlierDetection, Retries};
 use self::budget::RetryBudget;
 pub(super) use self::circuit::{DialCircuit, DialTicket};
 pub(crate) use self::endpoint::Endpoint;
-pub(super) use self::occupancy::ConnectionPermit;
+pub(super) use self::occupancy::ConnectionSlot;
 use self::occupancy::Occupancy;
 
 /// Hosts of one destination that are remembered: a wildcard has them without number.
@@ -69,9 +69,9 @@ pub(crate) struct HostHealth {
 
 /// A connection's place at its endpoint.
 #[derive(Debug)]
-pub(crate) struct EndpointPermit {
+pub(crate) struct EndpointSlot {
     endpoint: Arc<Endpoint>,
-    _place: ConnectionPermit,
+    _place: ConnectionSlot,
 }
 
 /// Why an endpoint is blamed, as the log says it.
@@ -239,8 +239,8 @@ impl HostHealth {
     }
 }
 
-impl EndpointPermit {
-    pub(super) const fn new(endpoint: Arc<Endpoint>, place: ConnectionPermit) -> Self {
+impl EndpointSlot {
+    pub(super) const fn new(endpoint: Arc<Endpoint>, place: ConnectionSlot) -> Self {
         Self { endpoint, _place: place }
     }
 
@@ -252,7 +252,7 @@ impl EndpointPermit {
     pub(super) fn sample(address: SocketAddr) -> Self {
         let health = UpstreamHealth::default();
         let host = health.host(&"up".parse().unwrap(), &"up".into());
-        Self::new(host.endpoint(address), ConnectionPermit::counted(&host.destination))
+        Self::new(host.endpoint(address), ConnectionSlot::counted(&host.destination))
     }
 }
 

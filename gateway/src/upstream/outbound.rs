@@ -18,11 +18,11 @@ use super::address::DialRules;
 use super::alpn::AlpnOffer;
 use super::connect::Reach;
 use super::error::UpstreamError;
-use super::health::EndpointPermit;
+use super::health::EndpointSlot;
 use super::peer::TlsParams;
 use super::pool::Pool;
 use super::secured::SecuredStream;
-use super::source::SourcePermit;
+use super::source::SourceSlot;
 use super::transport::Transport;
 
 /// A connection that carries what somebody else speaks.
@@ -36,7 +36,7 @@ pub(crate) struct Outbound {
 /// Each has what holds its place among those of its source address, and of its endpoint.
 #[derive(Debug)]
 enum OutboundStream {
-    Plain(Transport, #[expect(dead_code, reason = "held for its drop")] (SourcePermit, EndpointPermit)),
+    Plain(Transport, #[expect(dead_code, reason = "held for its drop")] (SourceSlot, EndpointSlot)),
     Secured(Box<SecuredStream>),
 }
 

@@ -28,7 +28,7 @@ use super::http_handshake::{Http1Sender, handshake};
 use super::pool::{Bucket, Pool, PoolKey, Sender, StreamSlot};
 use super::send_failure::SendFailure;
 use super::tls::TlsClient;
-use super::upstream_permit::UpstreamPermit;
+use super::upstream_slot::UpstreamSlot;
 use crate::in_place::boxed;
 use crate::ledger::Position;
 use crate::trace::Opened;
@@ -61,7 +61,7 @@ pub(crate) struct Peer {
     reused: bool,
     /// Where it is a new connection.
     opened: Option<Opened>,
-    place: UpstreamPermit,
+    place: UpstreamSlot,
 }
 
 /// What connections for this permit have in common, whichever source address has its turn.
@@ -105,7 +105,7 @@ impl Peer {
             key.offer = AlpnOffer::Http1;
             bucket = pool.bucket(&key)?;
         }
-        let place = UpstreamPermit::take(&bucket, destination.resilience.circuit_breaker, wanted.free)?;
+        let place = UpstreamSlot::take(&bucket, destination.resilience.circuit_breaker, wanted.free)?;
         let has_sources = destination.sources.rules().is_some();
         let usable = |state: &ConnectionState| state.is_usable(|own| !has_sources || is_had(own));
         if !wanted.fresh
@@ -297,7 +297,7 @@ pub(crate) struct Lease {
     bucket: Arc<Bucket>,
     /// The answer came before the request was whole: what is still sent of it, the other side may take for the next one.
     is_early: bool,
-    _place: UpstreamPermit,
+    _place: UpstreamSlot,
 }
 
 impl Lease {

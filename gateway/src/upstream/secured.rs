@@ -16,7 +16,7 @@ use super::alerts::AlertRecorder;
 use super::connection_state::ConnectionState;
 use super::dialled::Dialled;
 use super::error::UpstreamError;
-use super::health::EndpointPermit;
+use super::health::EndpointSlot;
 use super::transport::Transport;
 
 /// The bytes of a verified connection.
@@ -32,7 +32,7 @@ impl Secured {
     /// # Errors
     /// Where it fails or is not over by `deadline`, and where the other side refuses the client certificate.
     pub(crate) async fn new(
-        (dialled, endpoint): (Dialled, EndpointPermit),
+        (dialled, endpoint): (Dialled, EndpointSlot),
         host: Arc<str>,
         config: Arc<ClientConfig>,
         deadline: Instant,

@@ -1,7 +1,7 @@
 //! The local addresses that connections leave from, as this machine has them: which are missing, which lead nowhere for a while, and how
 //! many connections each has to an endpoint.
 //!
-//! **Invariant:** a connection that leaves from an address of a pool holds a [`SourcePermit`] as long as it lives, and an address has no more
+//! **Invariant:** a connection that leaves from an address of a pool holds a [`SourceSlot`] as long as it lives, and an address has no more
 //! places towards an endpoint than there are ports for it.
 
 use std::io;
@@ -51,13 +51,13 @@ struct Route {
 
 /// A connection's place among those of its address: given back on drop.
 #[derive(Debug)]
-pub(crate) struct SourcePermit {
+pub(crate) struct SourceSlot {
     address: IpAddr,
     /// `None`: the system chose the address.
     _permit: Option<OwnedSemaphorePermit>,
 }
 
-impl SourcePermit {
+impl SourceSlot {
     /// Of an address that the system chose.
     pub(crate) const fn of_system(address: IpAddr) -> Self {
         Self { address, _permit: None }
@@ -136,10 +136,10 @@ impl SourceAddresses {
     }
 
     /// A place for a connection from `address` to `endpoint`, which is waited for a moment. `None`: there is none.
-    pub(crate) async fn place(&self, address: IpAddr, endpoint: SocketAddr) -> Option<SourcePermit> {
+    pub(crate) async fn place(&self, address: IpAddr, endpoint: SocketAddr) -> Option<SourceSlot> {
         let places = self.with_route(address, endpoint, |route| Arc::clone(&route.places));
         let permit = timeout(PLACE_PATIENCE, places.acquire_owned()).await.ok()?.ok()?;
-        Some(SourcePermit { address, _permit: Some(permit) })
+        Some(SourceSlot { address, _permit: Some(permit) })
     }
 
     /// The address did not lead to the endpoint, or could not be had at all: others are tried before it for a while.

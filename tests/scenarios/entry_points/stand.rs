@@ -14,7 +14,7 @@ use tollgate_tests::resources::{credential, destination, document, file_store};
 use tollgate_tests::websockets::Provider;
 use tollgate_tests::{Authority, Client, Gateway, Leaf, Reply, Sandbox, SecretKind, Seen, Upstream};
 
-use super::table::{ROADS, Row, Traffic};
+use super::table::{ENTRY_POINTS, Row, Traffic};
 
 pub(crate) const GRANTED: &str = "entry-points";
 const EAST_WEST: &str = "spiffe://prod.acme/ns/istio-gateways/sa/east-west";
@@ -273,5 +273,5 @@ fn grants(limits: &str) -> String {
         );
         document("Grant", row.name, spec)
     };
-    ROADS.iter().map(grant).collect()
+    ENTRY_POINTS.iter().map(grant).collect()
 }

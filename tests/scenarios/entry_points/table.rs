@@ -24,7 +24,7 @@ pub(crate) enum EntryPoint {
     SandwichTcp,
 }
 
-/// What travels on an entry point.
+/// What comes in through an entry point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Traffic {
     /// HTTP requests, which get a key.
@@ -44,7 +44,7 @@ pub(crate) enum Refusal {
     Reset,
 }
 
-/// What holds on every entry point.
+/// What holds at every entry point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Rule {
     /// A call is one record, with its caller, destination, proof and source address, and is counted once.
@@ -136,7 +136,7 @@ const fn passed(entry_point: EntryPoint, name: &'static str, destination: &'stat
 }
 
 /// Every entry point.
-pub(crate) const ROADS: [Row; 19] = [
+pub(crate) const ENTRY_POINTS: [Row; 19] = [
     http(EntryPoint::Http1ByBaseUrl, "http1"),
     http(EntryPoint::Http2ByHost, "http2"),
     Row { without_grant: Refusal::Answer(401), ..http(EntryPoint::HboneHttp, "hbone-http") },
@@ -194,7 +194,7 @@ impl Row {
     }
 }
 
-/// The entry points that a rule holds on.
+/// The entry points that a rule holds at.
 pub(crate) fn under(rule: Rule) -> impl Iterator<Item = &'static Row> {
-    const { &ROADS }.iter().filter(move |row| row.obeys(rule))
+    const { &ENTRY_POINTS }.iter().filter(move |row| row.obeys(rule))
 }

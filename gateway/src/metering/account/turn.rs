@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use tollgate_policy::denial::Denial;
 
 use super::{Account, AccountPhase};
-use crate::caller_occupancy::{CallPermit, CallerOccupancy};
+use crate::caller_occupancy::{CallSlot, CallerOccupancy};
 use crate::ledger::{Attempt, Record, RecordId};
 use crate::metering::permitted::PermittedCall;
 use crate::quota::Hold;
@@ -69,7 +69,7 @@ impl Account {
             core: Arc::clone(&self.core),
             record,
             started: Instant::now(),
-            phase: AccountPhase::Proven,
+            phase: AccountPhase::Authenticated,
             place: None,
             call: None,
             upload: None,
@@ -85,6 +85,6 @@ impl Account {
 
     /// What its caller occupies.
     pub(in crate::metering) fn caller_occupancy(&self) -> Option<Arc<CallerOccupancy>> {
-        self.place.as_ref().map(CallPermit::usage).map(Arc::clone)
+        self.place.as_ref().map(CallSlot::usage).map(Arc::clone)
     }
 }

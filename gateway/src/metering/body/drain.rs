@@ -7,7 +7,7 @@ use http_body_util::BodyExt;
 
 use super::MeteredBody;
 use super::source::AnswerSource;
-use crate::caller_occupancy::OccupancyPermit;
+use crate::caller_occupancy::OccupancySlot;
 use crate::drain::{Drained, Phase};
 use crate::ledger::Outcome;
 use crate::metering::usage::Output;
@@ -46,7 +46,7 @@ pub(super) fn left(body: &mut MeteredBody) {
 async fn run(
     mut incoming: AnswerBody,
     mut source: AnswerSource,
-    _permit: OccupancyPermit,
+    _permit: OccupancySlot,
     mut drained: Drained,
 ) {
     let mut output = Output::default();

@@ -51,6 +51,28 @@ fn a_rate_whose_numbers_change_starts_full_and_others_do_not() {
 }
 
 #[test]
+fn a_call_let_through_under_an_earlier_policy_is_held_to_the_amounts_in_force() {
+    let by_caller = |amount, burst| Limit { key: LimitKey::Caller, ..hourly(amount, burst) };
+    let old = registry(&[by_caller(100, 50), tokens(100)]);
+    let edited = [by_caller(1, 1), tokens(10)];
+    let mut new = old.next(edited.iter(), now());
+    let late = [by_caller(100, 50), tokens(100)];
+    assert_eq!(hold(&mut new, &late, demand(11, 0)).unwrap_err().reason, Reason::BudgetExhausted);
+    hold(&mut new, &late, demand(1, 0)).unwrap().release();
+    // The caller's rate began to count with that call, and with the numbers of now.
+    assert_eq!(hold(&mut new, &edited, demand(1, 0)).unwrap_err().reason, Reason::RateLimited);
+}
+
+#[test]
+fn plans_share_the_limits_that_they_have_in_common() {
+    let mut registry = registry(&[tokens(100), spend(100)]);
+    let (one, other) = (registry.plan(&[tokens(100), spend(100)]), registry.plan(&[tokens(100)]));
+    let known = registry.known_plan(&[tokens(100)]).expect("it counts already");
+    let is_it = |item: &Arc<Item>| Arc::ptr_eq(item, &other.items[0]);
+    assert!(one.items.iter().any(is_it) && is_it(&known.items[0]));
+}
+
+#[test]
 fn a_limit_no_longer_named_is_forgotten_only_when_nothing_of_it_counts() {
     let mut old = registry(&[tokens(100), concurrency(1)]);
     let open = hold(&mut old, &[tokens(100), concurrency(1)], demand(80, 0)).unwrap();

@@ -57,7 +57,7 @@ fn a_count_that_nothing_is_leased_of_asks_for_what_the_call_needs() {
     assert_eq!(world.refusal(WEB, demand(40, 0)).reason, Reason::BudgetHeld);
     let asks = replicas.take_asks();
     assert_eq!(asks.iter().map(|ask| &*ask.limit).collect::<Vec<_>>(), ["grant/test/tokens/day/shared"]);
-    let need = world.quota.look(&asks[0], |_, cell| cell.lease.as_ref().map(|lease| lease.take_need().0));
+    let need = world.quota.look(&asks[0], |_, cell| cell.lease.as_ref().map(|lease| lease.take_lack().0));
     assert_eq!(need, Some(40));
 }
 

@@ -67,9 +67,9 @@ impl Occupancy {
 
 /// A connection's place among those of its destination; given back on drop.
 #[derive(Debug)]
-pub(crate) struct ConnectionPermit(Arc<DestinationHealth>);
+pub(crate) struct ConnectionSlot(Arc<DestinationHealth>);
 
-impl ConnectionPermit {
+impl ConnectionSlot {
     /// Where there is none, `shed` may close one that nobody uses, which is waited for.
     ///
     /// # Errors
@@ -110,7 +110,7 @@ impl ConnectionPermit {
     }
 }
 
-impl Drop for ConnectionPermit {
+impl Drop for ConnectionSlot {
     fn drop(&mut self) {
         self.0.occupancy.connections.fetch_sub(1, Ordering::Relaxed);
         self.0.occupancy.closed.notify_waiters();

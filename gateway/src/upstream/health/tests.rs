@@ -135,15 +135,15 @@ fn a_circuit_opens_after_dials_that_fail_in_a_row_and_one_at_a_time_tries() {
 async fn connections_are_bounded_and_one_that_is_closed_makes_room() {
     let (health, host) = host();
     let two = CircuitBreaker { max_connections: Some(2), max_requests: None };
-    let first = ConnectionPermit::take(&host, two, || false).await.unwrap();
-    let _second = ConnectionPermit::take(&host, two, || false).await.unwrap();
-    let full = ConnectionPermit::take(&host, two, || false).await;
+    let first = ConnectionSlot::take(&host, two, || false).await.unwrap();
+    let _second = ConnectionSlot::take(&host, two, || false).await.unwrap();
+    let full = ConnectionSlot::take(&host, two, || false).await;
     assert_eq!(full.unwrap_err(), CircuitError::Connections(2));
     assert!(host.destination.occupancy.is_wanted());
     let first = Mutex::new(Some(first));
     let shed = || first.lock().unwrap().take().is_some();
-    let third = ConnectionPermit::take(&host, two, shed).await.unwrap();
-    let _unbounded = ConnectionPermit::take(&host, CircuitBreaker::default(), || false).await.unwrap();
+    let third = ConnectionSlot::take(&host, two, shed).await.unwrap();
+    let _unbounded = ConnectionSlot::take(&host, CircuitBreaker::default(), || false).await.unwrap();
     assert_eq!(health.status(&"up".parse().unwrap()).unwrap().connections, 3);
     drop(third);
     assert_eq!(host.destination.occupancy.connections(), 2);

@@ -8,8 +8,8 @@ use tokio::io::duplex;
 
 use super::*;
 use crate::ledger::{Gate, Ledger, samples};
-use crate::upstream::health::EndpointPermit;
-use crate::upstream::source::SourcePermit;
+use crate::upstream::health::EndpointSlot;
+use crate::upstream::source::SourceSlot;
 
 /// A pool, and what the connections in it live by.
 struct Fixture {
@@ -48,8 +48,8 @@ fn key(destination: &str, host: &str) -> PoolKey {
 
 fn state(host: &str) -> Arc<ConnectionState> {
     let remote: SocketAddr = "192.0.2.1:443".parse().unwrap();
-    let endpoint = EndpointPermit::sample(remote);
-    Arc::new(ConnectionState::new(host.into(), remote, SourcePermit::of_system(remote.ip()), endpoint))
+    let endpoint = EndpointSlot::sample(remote);
+    Arc::new(ConnectionState::new(host.into(), remote, SourceSlot::of_system(remote.ip()), endpoint))
 }
 
 impl Fixture {

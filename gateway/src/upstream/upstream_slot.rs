@@ -9,9 +9,9 @@ use super::pool::Bucket;
 
 /// Given back on drop. It goes by the bucket of its core, so that cores share no more than the counters.
 #[derive(Debug)]
-pub(crate) struct UpstreamPermit(Arc<Bucket>);
+pub(crate) struct UpstreamSlot(Arc<Bucket>);
 
-impl UpstreamPermit {
+impl UpstreamSlot {
     /// `free`: how many more calls the gateway takes.
     ///
     /// # Errors
@@ -23,7 +23,7 @@ impl UpstreamPermit {
     }
 }
 
-impl Drop for UpstreamPermit {
+impl Drop for UpstreamSlot {
     fn drop(&mut self) {
         self.0.health.destination.occupancy.end();
     }
