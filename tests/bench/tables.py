@@ -52,8 +52,8 @@ def verdict(figures):
     own, envoy, bare = (figures.get(("h1", "cpu_us", name)) for name in ("tollgate", "envoy", "bare"))
     if not (own and envoy and bare):
         return True
-    if bare / envoy > 0.42:
-        print(f"\nvoid: the bare proxy is at {bare / envoy:.2f} of Envoy, above 0.42")
+    if bare / envoy > 0.5:
+        print(f"\nvoid: the bare proxy is at {bare / envoy:.2f} of Envoy, above 0.50")
         return False
     good = own / envoy <= 0.55 and own / bare <= 1.4
     print(f"\n{'holds' if good else 'MISSED'}: {own / envoy:.2f} of Envoy (at most 0.55), {own / bare:.2f} of the bare proxy (at most 1.4)")
