@@ -1,21 +1,25 @@
 //! Checks of a ledger whose calls are in a database of several replicas too: each finds what somebody has changed in the other.
 
+use tollgate_tests::fixture::CHAT_ONLY;
 use tollgate_tests::gateway::eventually;
 use tollgate_tests::ledger::{Segment, records, segments};
 use tollgate_tests::postgres::Postgres;
-use tollgate_tests::{Fixture, Gateway, Plan, Reply, needs};
+use tollgate_tests::provider::chat;
+use tollgate_tests::{Fixture, Gateway, Plan, needs};
 
 use crate::postgres_ledger::Database;
 
 const CALLS: usize = 12;
+const CHAT: &str = "/up/v1/chat/completions";
 
 async fn served(database: &Database, name: &str) -> Fixture {
-    let mut plan = Plan::new();
+    let mut plan = Plan::openai(CHAT_ONLY);
     plan.settings.ledger = database.settings(&plan.sandbox, name);
-    let fixture = plan.start(|_| Reply::status(200).data("fine")).await;
+    // What they cost is verified as well.
+    let fixture = plan.start_openai(1_000, 500).await;
     let client = fixture.checkout();
     for _ in 0..CALLS {
-        client.get("/up/x").await.assert_status(200);
+        client.post(CHAT, &chat(1_000)).await.assert_status(200);
     }
     fixture
 }
@@ -60,10 +64,13 @@ async fn a_row_or_a_segment_that_somebody_changed_is_found_and_named() {
     database.ask("delete from tollgate.records where id not in (select id from kept)");
     // What a call cost, and what calls add up to.
     let costly = format!(
-        "update tollgate.records set record = jsonb_set(record::jsonb, '{{cost_nano_usd}}', '7')::json where id = '{gone}'"
+        "update tollgate.records set record = jsonb_set(record::jsonb, '{{cost}}', '7')::json where id = '{gone}'"
     );
     database.ask(&costly);
-    assert_found(&one.gateway, &["of replica two", "of 7 nano-USD"]);
+    assert_found(
+        &one.gateway,
+        &["of replica two", "12 records of 15000000 nano-USD", "12 records of 13750007 nano-USD"],
+    );
     assert_found(&two.gateway, &[&format!("its record {gone}")]);
     database.ask(&format!(
         "update tollgate.records r set record = k.record from kept k where r.id = k.id and k.id = '{gone}'"

@@ -283,6 +283,19 @@ async fn a_downgrade_is_the_cheaper_models_answer_to_an_sdk_and_in_the_record() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_cheaper_call_that_another_budget_refuses_is_told_of_that_one() {
+    // The one that names a cheaper model is asked first.
+    let commerce = "  appliesTo: {namespaces: [shop]}\n  parent: organisation\n  limits: [{tokens: 6000, per: day}]\n  onExhausted: {downgrade: gpt-5-nano}\n";
+    let budgets =
+        budget("organisation", "  limits: [{tokens: 7500, per: day}]\n") + &budget("commerce", commerce);
+    let fixture = plan(&budgets).start(as_asked).await;
+    let client = caller(&fixture, "shop", "web");
+    assert_eq!(call(&client).await.0, 200);
+    assert_eq!(call(&client).await, (429, "budget/organisation/tokens/day/shared".to_owned()));
+    assert_eq!(fixture.upstream.count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_downgrade_that_the_grant_does_not_allow_is_refused() {
     let spec = "  appliesTo: {namespaces: [checkout]}\n  limits: [{tokens: 6000, per: day}]\n  onExhausted: {downgrade: gpt-5-nano}\n";
     let mut plan = Plan::openai(CHAT_ONLY);

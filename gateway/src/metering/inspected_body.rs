@@ -292,7 +292,7 @@ impl UnsentBody {
     /// if it may be: the same grant decides on it, and the body names the model.
     ///
     /// # Errors
-    /// As [`crate::quota::Quota::hold`] of the call as it was asked for.
+    /// As [`crate::quota::Quota::hold`], of the cheaper call where there is one.
     pub(crate) async fn held(
         &self,
         call: Arc<PermittedCall>,
@@ -308,12 +308,14 @@ impl UnsentBody {
             Ok(hold) => return Ok((call, hold)),
             Err(denial) => denial,
         };
-        if let Some(cheaper) = self.cheaper(&call, &denial, (policy, grants), now)
-            && let Ok(hold) = Box::pin(take(&cheaper)).await
-        {
-            return Ok((cheaper, hold));
+        let Some(cheaper) = self.cheaper(&call, &denial, (policy, grants), now) else {
+            return Err(call.explained(denial));
+        };
+        // What stands in the way of the cheaper one is another limit, and that is what the caller has to hear of.
+        match Box::pin(take(&cheaper)).await {
+            Ok(hold) => Ok((cheaper, hold)),
+            Err(denial) => Err(cheaper.explained(denial)),
         }
-        Err(call.explained(denial))
     }
 
     /// The same call with the model that the budget names which refused it.

@@ -143,9 +143,15 @@ pub(super) fn over_budget(
     match refused {
         Refused::Held { retry_after } => {
             let resets_in = counter.resets_in(window, now);
+            let is_elsewhere = usage.spent.saturating_add(usage.held).saturating_add(needed) <= limit.amount;
+            let soon = if is_elsewhere {
+                "other replicas have set aside what is left, or their store has not answered yet; retry soon"
+            } else {
+                "retry soon, when those calls end"
+            };
             let detail = format!(
-                "limit {id}: {used} of {cap} used, {held} held by calls under way; this call may take {most}; retry \
-                 soon, when those calls end; the window resets in {}",
+                "limit {id}: {used} of {cap} used, {held} held by calls under way; this call may take {most}; {soon}; \
+                 the window resets in {}",
                 span(resets_in)
             );
             let state = state.resets_in(Some(resets_in));

@@ -205,7 +205,8 @@ impl SliceSync {
         }
         if standing.rebuilding && !self.rebuilding {
             tracing::warn!(
-                "the store of shared limits has lost something: nothing is granted until all replicas have said what they have"
+                "the store of shared limits is new or has lost something: nothing is granted for one lease (limits.redis.lease), until \
+                 all replicas have said what they have"
             );
         }
         if standing.rebuilding {

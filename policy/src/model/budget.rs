@@ -30,7 +30,8 @@ pub(crate) struct BudgetSpec {
     #[schemars(extend("default" = "deny"))]
     pub(crate) on_exhausted: Option<OnExhaustedSpec>,
     /// Percents of an amount, 1 to 100, and `forecast`. Once so much of one is spent, or at this pace all of it will be before the window
-    /// ends, it is told: see [thresholds](../gateway/README.md#thresholds-of-budgets). Without it 50, 80 and 100.
+    /// ends, it is told: see [thresholds](../gateway/README.md#thresholds-of-budgets). Without it 50, 80 and 100;
+    /// `[]` is none.
     pub(crate) thresholds: List<ThresholdSpec>,
     /// For a time, amounts are more.
     pub(crate) raises: List<RaiseSpec>,

@@ -92,7 +92,7 @@ fn records(reader: &mut SharedReader, result: &mut Verification) -> Result<(), L
             WHERE month >= (SELECT records_from AT TIME ZONE 'UTC' FROM tollgate.layout)
         ), has AS (
             SELECT replica, date_trunc('month', at AT TIME ZONE 'UTC')::date AS month, count(*) AS records,
-                coalesce(sum((record->>'cost_nano_usd')::numeric), 0)::bigint AS cost
+                coalesce(sum((record->>'cost')::numeric), 0)::bigint AS cost
             FROM tollgate.records GROUP BY 1, 2
         )
         SELECT coalesce(r.name, 'of an unknown id'), to_char(month, 'YYYY-MM'),
@@ -210,7 +210,7 @@ fn absent(reader: &mut SharedReader, part: &SegmentPart) -> Result<Vec<String>, 
             FROM unnest($1::text[], $2::bigint[], $3::bigint[]) AS u (id, micros, cost)
         ) t LEFT JOIN tollgate.records r ON r.id = t.id::uuid AND r.at = t.at
         WHERE t.at >= (SELECT records_from FROM tollgate.layout)
-            AND (r.id IS NULL OR coalesce((r.record->>'cost_nano_usd')::numeric, 0) <> t.cost) ORDER BY t.at, t.id";
+            AND (r.id IS NULL OR coalesce((r.record->>'cost')::numeric, 0) <> t.cost) ORDER BY t.at, t.id";
     let rows = reader.query(sql, &[&ids, &at, &cost])?;
     rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
 }
