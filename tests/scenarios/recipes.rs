@@ -136,10 +136,10 @@ fn systemd_takes_the_units_of_a_virtual_machine() {
 fn the_settings_of_replicas_are_good_where_their_files_are() {
     let plan = Plan::new();
     let home = plan.sandbox.inputs().join("replicas");
-    for folder in ["resources", "certs", "keys"] {
+    for folder in ["a", "b", "resources", "certs", "keys"] {
         fs::create_dir_all(home.join(folder)).expect("a folder");
     }
-    for file in ["replica-a.yaml", "replica-b.yaml", "resources/openai.yaml", "resources/budgets.yaml"] {
+    for file in ["a/tollgate.yaml", "b/tollgate.yaml", "resources/openai.yaml", "resources/budgets.yaml"] {
         fs::copy(example("replicas").join(file), home.join(file)).expect("the example");
     }
     let identity = plan.pki.server(&plan.sandbox, &["localhost"]);
@@ -152,7 +152,7 @@ fn the_settings_of_replicas_are_good_where_their_files_are() {
     for file in ["certs/gateway.key", "keys/openai", "redis.password", "ledger.password"] {
         fs::set_permissions(home.join(file), fs::Permissions::from_mode(0o600)).expect("its mode");
     }
-    for settings in ["replica-a.yaml", "replica-b.yaml"] {
+    for settings in ["a/tollgate.yaml", "b/tollgate.yaml"] {
         let said = checked(&home.join(settings));
         assert!(said.contains("1 grant, 3 budgets: good"), "{settings}: {said}");
         assert!(!said.contains("warning") && !said.contains("error"), "{settings}: {said}");
