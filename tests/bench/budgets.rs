@@ -33,6 +33,10 @@ const ROUNDS: usize = 15;
 const LIMITS: &str = r#"[{"requests":1000000000000,"per":"day"},{"concurrency":1000000}]"#;
 const HTTP: &str = include_str!("../../gateway/catalog/dialects/http.yaml");
 
+/// That of the program.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// A policy that is in force, and a call of each caller that was let through.
 struct World {
     quota: Arc<Quota>,
