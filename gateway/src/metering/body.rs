@@ -38,8 +38,9 @@ use crate::upstream::{BodyError, Stall};
 const TURN: Duration = Duration::from_micros(100);
 /// So many bytes are searched at once.
 const PIECE: usize = 16 << 10;
-/// The search of fewer bytes takes hardly longer than to look at the clock.
+/// The search of fewer bytes takes hardly longer than to look at the clock. They count as the dearest do: a piece of them fills a turn.
 const TIMED: usize = 2 << 10;
+const NANOS_OF_A_BYTE: u64 = TURN.as_nanos() as u64 / PIECE as u64;
 
 /// The provider's body and the account it is charged to.
 #[derive(Debug)]
@@ -188,10 +189,11 @@ impl MeteredBody {
                     if bytes.len() > PIECE {
                         self.output.ready.push_front(bytes.split_off(PIECE));
                     }
+                    let dearest = Duration::from_nanos(bytes.len() as u64 * NANOS_OF_A_BYTE);
                     let begun = (bytes.len() >= TIMED).then(Instant::now);
                     let message_ends = self.messages.as_mut().is_some_and(|m| m.end_with(&bytes));
                     scrubber.feed(bytes, message_ends || (is_done && self.output.ready.is_empty()));
-                    self.searched += begun.map_or(Duration::ZERO, |begun| begun.elapsed());
+                    self.searched += begun.map_or(dearest, |begun| begun.elapsed());
                 }
                 None if is_done && scrubber.waiting() > 0 => scrubber.finish(),
                 None => return None,

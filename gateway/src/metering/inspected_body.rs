@@ -348,7 +348,7 @@ impl UnsentBody {
     }
 
     /// The body to send, as it came or with its edits, and the room that it takes up until it is no longer needed.
-    /// One that streams has to come at the least rate where its call holds what others share.
+    /// One that streams has to come at the minimum rate where its call holds what others share.
     ///
     /// # Errors
     /// As [`offload::run`].

@@ -161,7 +161,7 @@ impl Session {
         self.body.as_ref().is_some_and(|body| body.was_dropped())
     }
 
-    /// For an answer that streams to this caller, who has to take it at the least rate where one is given.
+    /// For an answer that streams to this caller, who has to take it at the minimum rate where one is given.
     pub(crate) fn write_progress(&self, least: Option<MinRate>) -> Arc<WriteProgress> {
         let progress = Arc::new(WriteProgress::new(least));
         self.writes.add(Arc::downgrade(&progress));
