@@ -37,7 +37,9 @@ fn a_slice_is_spent_and_no_more_and_the_refusal_says_whether_another_may_have_th
 
     let refused = world.refusal(WEB, demand(40, 0));
     assert_eq!((refused.reason, refused.retry_after), (Reason::BudgetHeld, Some(Duration::from_secs(1))));
-    for words in ["200 tokens of 1000 tokens used", "80 tokens held"] {
+    for words in
+        ["200 tokens of 1000 tokens used", "80 tokens held", "other replicas have set aside what is left"]
+    {
         assert!(refused.detail.contains(words), "{refused}");
     }
     assert_eq!(world.refusal(WEB, demand(801, 0)).reason, Reason::BudgetExhausted, "others have spent 200");
