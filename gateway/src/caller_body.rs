@@ -47,6 +47,11 @@ impl BodyProgress {
         self.0.load(Ordering::Relaxed) == DROPPED
     }
 
+    /// Whether it was read to its end.
+    pub(crate) fn was_read(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == READ
+    }
+
     /// Whether the body comes although its answer has been over for too long, at `now`, in seconds. To be asked about once a second.
     pub(crate) fn is_late(&self, now: i64) -> bool {
         match self.0.load(Ordering::Relaxed) {

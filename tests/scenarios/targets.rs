@@ -122,7 +122,7 @@ async fn methods_that_are_never_forwarded_and_overrides_that_decide_nothing() {
     let fixture =
         Plan { grant, ..Plan::new() }.start(|seen| Reply::status(200).data(seen.method.clone())).await;
     let client = fixture.checkout();
-    for method in ["TRACE", "TRACK", "CONNECT"] {
+    for method in ["TRACE", "TRAcE", "TRACK", "CONNECT", "Connect"] {
         let target = if method == "CONNECT" { "evil.test:443" } else { "/up/v1/things" };
         let raw = format!(
             "{method} {target} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n",

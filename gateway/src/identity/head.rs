@@ -132,16 +132,16 @@ impl RequestHead {
 }
 
 fn check_method(method: &Method) -> Result<(), Denial> {
-    let detail = match *method {
-        Method::CONNECT => {
-            "this listener is no forward proxy (CONNECT): make the gateway the base URL instead, as in \
-             https://GATEWAY/DESTINATION/, and set no proxy"
-        }
-        // It answers with the request it got, which by then holds the secret.
-        _ if *method == Method::TRACE || method.as_str().eq_ignore_ascii_case("TRACK") => {
-            "TRACE and TRACK are never forwarded"
-        }
-        _ => return Ok(()),
+    // Names of methods have a case, and servers that know of none.
+    let is = |name: &str| method.as_str().eq_ignore_ascii_case(name);
+    let detail = if is("CONNECT") {
+        "this listener is no forward proxy (CONNECT): make the gateway the base URL instead, as in \
+         https://GATEWAY/DESTINATION/, and set no proxy"
+    } else if is("TRACE") || is("TRACK") {
+        // They are answered with the request as it came, which by then holds the secret.
+        "TRACE and TRACK are never forwarded"
+    } else {
+        return Ok(());
     };
     Err(Denial::new(Reason::MethodRefused, detail))
 }

@@ -23,7 +23,7 @@ use tollgate_policy::target::{Target, TunnelAuthority, TunnelEnd};
 
 use super::framing::Strict;
 use super::hbone::check_host;
-use super::http as requests;
+use super::http::{self as requests, parking};
 use super::lingering_close::Lingering;
 use super::rewind::Rewind;
 use super::tunnel_admission::{self, Begun, end};
@@ -111,24 +111,20 @@ pub(super) async fn serve<S, F>(
         let mut served = requests::http2(limits).serve_connection(TokioIo::new(stream), service);
         requests::drive(&mut served, &session, |connection| connection.graceful_shutdown()).await;
     } else {
-        let stream = TokioIo::new(Strict::of_proxy(stream));
-        let mut served = requests::http1(limits).serve_connection(stream, service);
-        let driven = requests::drive(&mut served, &session, |connection| connection.graceful_shutdown());
-        if driven.await == requests::End::Close {
-            let parts = served.into_parts();
-            let mut stream = parts.io.into_inner().into_inner();
+        let strict = Strict::of_proxy(stream, Arc::clone(&session.deadline));
+        if let Some((mut stream, begun)) = parking::serve(&session, limits, strict, service).await {
             let tunnel = opened.lock().unwrap_or_else(PoisonError::into_inner).take();
             match tunnel {
                 Some(ForwardTunnel::Requests(leave)) => {
-                    carry(&core, &session, leave, (parts.read_buf, Box::new(stream))).await;
+                    carry(&core, &session, leave, (begun, Box::new(stream))).await;
                 }
                 Some(ForwardTunnel::Open(tunnel)) => {
-                    let stream = Rewind::new(parts.read_buf, stream);
+                    let stream = Rewind::new(begun, stream);
                     tunnel.relay(stream, |stream| reset(stream.into_inner())).await;
                 }
                 None => {
                     if let Some(relay) = switched.take()
-                        && relay.run(&mut stream, &parts.read_buf).await == RelayEnd::Cut
+                        && relay.run(&mut stream, &begun).await == RelayEnd::Cut
                     {
                         core.connections.leave(&session);
                         return reset(stream);

@@ -7,10 +7,13 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use memchr::memchr;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::session::HeaderDeadline;
 
 /// Of a line that comes in pieces so much is kept: more than the fields that matter can have.
 const KEPT: usize = 256;
@@ -20,17 +23,24 @@ const KEPT: usize = 256;
 pub(super) struct Strict<S> {
     stream: S,
     look: FramingScan,
+    /// Knows how far the look has come, and whether what was written has left.
+    deadline: Arc<HeaderDeadline>,
 }
 
 impl<S> Strict<S> {
-    pub(super) fn new(stream: S) -> Self {
-        Self { stream, look: FramingScan::default() }
+    pub(super) fn new(stream: S, deadline: Arc<HeaderDeadline>) -> Self {
+        Self { stream, look: FramingScan::default(), deadline }
     }
 
     /// Of a proxy's connection: what follows the head of a CONNECT belongs to the tunnel. One that is refused has to be the last on its
     /// connection.
-    pub(super) fn of_proxy(stream: S) -> Self {
-        Self { stream, look: FramingScan { opens_tunnels: true, ..FramingScan::default() } }
+    pub(super) fn of_proxy(stream: S, deadline: Arc<HeaderDeadline>) -> Self {
+        Self { stream, look: FramingScan { opens_tunnels: true, ..FramingScan::default() }, deadline }
+    }
+
+    /// Whether what was read so far ends where a request does.
+    pub(super) fn is_between(&self) -> bool {
+        self.look.is_between()
     }
 
     pub(super) fn into_inner(self) -> S {
@@ -80,6 +90,10 @@ enum Framing {
 struct Unclear;
 
 impl FramingScan {
+    fn is_between(&self) -> bool {
+        self.place == FramingState::Start && self.skip == 0 && self.last.is_none()
+    }
+
     fn at(&mut self, mut bytes: &mut [u8]) {
         while !bytes.is_empty() && !matches!(self.place, FramingState::Refused | FramingState::Tunnel) {
             if self.skip > 0 {
@@ -210,6 +224,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Strict<S> {
         ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
         if let Some(fresh) = buf.filled_mut().get_mut(before..) {
             self.look.at(fresh);
+            self.deadline.between(self.look.is_between());
         }
         Poll::Ready(Ok(()))
     }
@@ -217,6 +232,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Strict<S> {
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Strict<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.deadline.flushed(false);
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }
 
@@ -225,6 +241,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Strict<S> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.deadline.flushed(false);
         Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
     }
 
@@ -233,7 +250,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Strict<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+        self.deadline.flushed(true);
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -1,5 +1,7 @@
 //! HTTP/1.1 and HTTP/2 on a caller's connection, whatever carries it.
 
+pub(super) mod parking;
+
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -43,13 +45,11 @@ where
             http2(limits).enable_connect_protocol().serve_connection(TokioIo::new(stream), service);
         drive(&mut served, &session, |c| c.graceful_shutdown()).await;
     } else {
-        let mut served = http1(limits).serve_connection(TokioIo::new(Strict::new(stream)), service);
-        if drive(&mut served, &session, |c| c.graceful_shutdown()).await == End::Close {
-            let parts = served.into_parts();
-            let mut stream = parts.io.into_inner().into_inner();
+        let strict = Strict::new(stream, Arc::clone(&session.deadline));
+        if let Some((mut stream, begun)) = parking::serve(&session, limits, strict, service).await {
             let relay = switched.take();
             if let Some(relay) = relay
-                && relay.run(&mut stream, &parts.read_buf).await == RelayEnd::Cut
+                && relay.run(&mut stream, &begun).await == RelayEnd::Cut
             {
                 core.connections.leave(&session);
                 return;
@@ -155,6 +155,8 @@ pub(super) enum End {
     Close,
     /// In the middle of something: no end that its peer could take for a good one.
     Cut,
+    /// None yet: it asks for nothing, and is to be parked.
+    Idle,
 }
 
 /// Drives a connection. Told to close, it finishes the answers under way and takes no more.
@@ -177,6 +179,7 @@ where
                     // What hyper has written by now has left: the rest of the request is of no use to anybody.
                     _ if is_answered && session.deadline.is_flushed() => return End::Close,
                     Some(Shutdown::Graceful) => close(Pin::new(&mut *served)),
+                    None if session.is_idle(Timestamp::now()) => return End::Idle,
                     None => {}
                 }
             }

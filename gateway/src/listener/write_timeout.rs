@@ -52,16 +52,13 @@ impl<S> WriteTimeoutStream<S> {
 
     fn timed<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if written.is_ready() {
-            if self.stalled.take().is_some() {
-                self.deadline.write_waits(false);
-            }
+            self.stalled = None;
             return written;
         }
         if self.is_patient {
             return Poll::Pending;
         }
         let stall = self.stalled.get_or_insert_with(|| Stall::new(WRITE_LIMIT));
-        self.deadline.write_waits(true);
         stall.poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
 }

@@ -5,19 +5,20 @@
 //! drained for its usage, within bounds, keeping hold and place.
 
 mod drain;
+mod search_turn;
 mod source;
 
 use std::collections::VecDeque;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{HeaderMap, response};
 use http_body::{Body, Frame, SizeHint};
 use tollgate_policy::denial::Reason;
 
+use self::search_turn::SearchTurn;
 use self::source::AnswerSource;
 use super::account::Account;
 use super::answered::Answered;
@@ -33,15 +34,6 @@ use crate::ledger::{Outcome, Wait};
 use crate::session::{Session, WriteProgress};
 use crate::upstream::{BodyError, Stall};
 
-/// So long keys are searched for before others have their turn on this core. A provider may send much at once, and to search escapes without
-/// end costs many times what text does: by bytes, text would be sent in needlessly small writes.
-const TURN: Duration = Duration::from_micros(100);
-/// So many bytes are searched at once.
-const PIECE: usize = 16 << 10;
-/// The search of fewer bytes takes hardly longer than to look at the clock. They count as the dearest do: a piece of them fills a turn.
-const TIMED: usize = 2 << 10;
-const NANOS_OF_A_BYTE: u64 = TURN.as_nanos() as u64 / PIECE as u64;
-
 /// The provider's body and the account it is charged to.
 #[derive(Debug)]
 pub(crate) struct MeteredBody {
@@ -50,8 +42,7 @@ pub(crate) struct MeteredBody {
     /// Stands between the output and the caller.
     scrubber: Option<Scrubber>,
     messages: Option<Messages>,
-    /// How long was searched since others had their turn.
-    searched: Duration,
+    turn: SearchTurn,
     seen: Seen,
     stall: Stall,
     state: AnswerState,
@@ -122,7 +113,7 @@ impl MeteredBody {
             output: Output::default(),
             scrubber,
             messages,
-            searched: Duration::ZERO,
+            turn: SearchTurn::new(),
             seen,
             stall,
             state: AnswerState::Passing,
@@ -158,7 +149,7 @@ impl MeteredBody {
             let mut clean = VecDeque::with_capacity(self.output.ready.len() + 1);
             while let Some(bytes) = self.next_piece() {
                 clean.push_back(bytes);
-                if self.is_others_turn() {
+                if self.turn.is_over() {
                     tokio::task::yield_now().await;
                 }
             }
@@ -186,14 +177,13 @@ impl MeteredBody {
             let is_done = matches!(self.state, AnswerState::Done);
             match self.output.ready.pop_front() {
                 Some(mut bytes) => {
-                    if bytes.len() > PIECE {
-                        self.output.ready.push_front(bytes.split_off(PIECE));
+                    let most = self.turn.piece();
+                    if bytes.len() > most {
+                        self.output.ready.push_front(bytes.split_off(most));
                     }
-                    let dearest = Duration::from_nanos(bytes.len() as u64 * NANOS_OF_A_BYTE);
-                    let begun = (bytes.len() >= TIMED).then(Instant::now);
                     let message_ends = self.messages.as_mut().is_some_and(|m| m.end_with(&bytes));
-                    scrubber.feed(bytes, message_ends || (is_done && self.output.ready.is_empty()));
-                    self.searched += begun.map_or(dearest, |begun| begun.elapsed());
+                    let last = message_ends || (is_done && self.output.ready.is_empty());
+                    self.turn.count(bytes.len(), || scrubber.feed(bytes, last));
                 }
                 None if is_done && scrubber.waiting() > 0 => scrubber.finish(),
                 None => return None,
@@ -204,15 +194,6 @@ impl MeteredBody {
     /// Whether its record is written.
     pub(super) const fn is_settled(&self) -> bool {
         matches!(self.state, AnswerState::Tail | AnswerState::Done)
-    }
-
-    /// Whether it was searched for long enough at once; that is measured anew from here.
-    fn is_others_turn(&mut self) -> bool {
-        let is_theirs = self.searched >= TURN;
-        if is_theirs {
-            self.searched = Duration::ZERO;
-        }
-        is_theirs
     }
 
     /// The answer outlasts its head: from now on its caller is watched.
@@ -370,7 +351,7 @@ impl Body for MeteredBody {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
         // It wakes this task when the core has seen what else there is to do; a plain wake would do so before.
-        if this.is_others_turn() && pin!(tokio::task::yield_now()).poll(cx).is_pending() {
+        if this.turn.is_over() && pin!(tokio::task::yield_now()).poll(cx).is_pending() {
             return Poll::Pending;
         }
         loop {

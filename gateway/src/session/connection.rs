@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use http::HeaderMap;
 use hyper::body::Incoming;
@@ -84,6 +85,8 @@ pub(crate) struct Session {
     pub(super) writes: Writes,
     /// Of the request under way, where there is one at a time.
     body: Option<Arc<BodyProgress>>,
+    /// It holds no more than it has to until a request comes.
+    is_parked: AtomicBool,
     _place: Option<Arc<OccupancySlot>>,
 }
 
@@ -123,6 +126,7 @@ impl Session {
             deadline,
             writes: Writes::default(),
             body: (!http2).then(|| Arc::new(BodyProgress::new())),
+            is_parked: AtomicBool::new(false),
             _place: place,
         }
     }
@@ -142,6 +146,22 @@ impl Session {
     pub(crate) fn is_answered_early(&self, now: Timestamp) -> bool {
         let is_late = |body: &Arc<BodyProgress>| body.is_late(now.as_second());
         !self.deadline.is_answering() && self.body.as_ref().is_some_and(is_late)
+    }
+
+    /// Whether it could be parked: HTTP/1.1 on which nothing was asked for a while and nothing is under way.
+    pub(crate) fn is_idle(&self, now: Timestamp) -> bool {
+        let was_read = self.body.as_ref().is_some_and(|body| body.was_read());
+        was_read && !self.is_parked.load(Ordering::Relaxed) && self.deadline.is_idle(now.as_second())
+    }
+
+    #[cfg(test)]
+    pub(crate) fn is_parked(&self) -> bool {
+        self.is_parked.load(Ordering::Relaxed)
+    }
+
+    /// It is parked from now on, or no longer.
+    pub(crate) fn parked(&self, is_parked: bool) {
+        self.is_parked.store(is_parked, Ordering::Relaxed);
     }
 
     /// The body of a request on this connection; what it may leave unread goes to `leftover`, where others come beside it.

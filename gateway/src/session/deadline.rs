@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 pub(crate) const HEAD_LIMIT: i64 = 30;
 /// Seconds that a connection is kept between two requests: longer than the pools of callers keep theirs.
 const IDLE_LIMIT: i64 = 300;
+/// Seconds without a request after which a connection holds no more than it has to. Whoever asks every few seconds is served from warm buffers.
+const PARK_AFTER: i64 = 5;
 
 const OURS: i64 = 0;
 /// The caller's, since nobody has looked yet.
@@ -20,8 +22,10 @@ const COMES: i64 = 1;
 pub(crate) struct HeaderDeadline {
     /// Beside the words above: the second since which a head comes, or negative, since which none does.
     turn: AtomicI64,
-    /// Bytes of ours wait for the peer to take those before them.
-    write_waits: AtomicBool,
+    /// All that was written has left for the peer.
+    is_flushed: AtomicBool,
+    /// What has come so far ends where a request does.
+    is_between: AtomicBool,
 }
 
 /// What becomes of a connection on which it is the caller's turn.
@@ -38,7 +42,11 @@ pub(super) enum Late {
 impl HeaderDeadline {
     /// Of a connection that was just opened: its first request is deadline.
     pub(crate) const fn new() -> Self {
-        Self { turn: AtomicI64::new(COMES), write_waits: AtomicBool::new(false) }
+        Self {
+            turn: AtomicI64::new(COMES),
+            is_flushed: AtomicBool::new(true),
+            is_between: AtomicBool::new(true),
+        }
     }
 
     /// Bytes came.
@@ -65,12 +73,24 @@ impl HeaderDeadline {
 
     /// Whether all that was written has left for the peer.
     pub(crate) fn is_flushed(&self) -> bool {
-        !self.write_waits.load(Ordering::Relaxed)
+        self.is_flushed.load(Ordering::Relaxed)
     }
 
-    /// Bytes wait, or wait no longer.
-    pub(crate) fn write_waits(&self, waits: bool) {
-        self.write_waits.store(waits, Ordering::Relaxed);
+    /// Something was written, or all of it has left.
+    pub(crate) fn flushed(&self, is_flushed: bool) {
+        self.is_flushed.store(is_flushed, Ordering::Relaxed);
+    }
+
+    /// What has come so far ends where a request does, or inside of one.
+    pub(crate) fn between(&self, is_between: bool) {
+        self.is_between.store(is_between, Ordering::Relaxed);
+    }
+
+    /// Whether nothing has come for a while at `now`, in seconds, and nothing is under way in either direction.
+    pub(super) fn is_idle(&self, now: i64) -> bool {
+        let since = self.turn.load(Ordering::Relaxed);
+        let is_quiet = self.is_flushed() && self.is_between.load(Ordering::Relaxed);
+        since < WAITS && now + since >= PARK_AFTER && is_quiet
     }
 
     /// Whether the caller is late at `now`, in seconds. To be asked about once a second.
@@ -82,6 +102,12 @@ impl HeaderDeadline {
             since if since > OURS => (now - since > HEAD_LIMIT).then_some(Late::Head),
             since => (now + since > IDLE_LIMIT).then_some(Late::Idle),
         }
+    }
+
+    /// As if nobody had asked for anything since then.
+    #[cfg(test)]
+    pub(crate) fn wait_since(&self, second: i64) {
+        self.turn.store(-second, Ordering::Relaxed);
     }
 
     fn note(&self, since: i64) -> Option<Late> {
@@ -128,6 +154,27 @@ mod tests {
         deadline.on_bytes();
         assert_eq!(deadline.late(NOW + 2_000), None, "a head comes");
         assert_eq!(deadline.late(NOW + 2_000 + HEAD_LIMIT + 1), Some(Late::Head));
+    }
+
+    #[test]
+    fn a_connection_is_idle_some_seconds_after_an_answer_of_which_all_has_left() {
+        let deadline = HeaderDeadline::new();
+        let idle_after = || {
+            (0..100).find(|seconds| deadline.late(NOW + seconds).is_none() && deadline.is_idle(NOW + seconds))
+        };
+        assert_eq!(idle_after(), None, "nothing was asked yet");
+        deadline.on_request();
+        assert_eq!(idle_after(), None);
+        deadline.on_response();
+        assert_eq!(idle_after(), Some(PARK_AFTER));
+        deadline.flushed(false);
+        assert_eq!(idle_after(), None, "some of the answer waits");
+        deadline.flushed(true);
+        deadline.between(false);
+        assert_eq!(idle_after(), None, "some of the next request has come");
+        deadline.between(true);
+        deadline.on_bytes();
+        assert_eq!(idle_after(), None, "bytes have come");
     }
 
     #[test]

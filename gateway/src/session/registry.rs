@@ -59,8 +59,10 @@ impl ConnectionRegistry {
                 }
                 (late, since) => order(phase, since, now).or_else(|| late.map(|_| Shutdown::Graceful)),
             };
-            if let Some(order) = order {
-                session.shutdown.send(order);
+            match order {
+                Some(order) => session.shutdown.send(order),
+                None if session.is_idle(now) => session.shutdown.wake(),
+                None => {}
             }
         }
     }
