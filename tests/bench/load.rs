@@ -45,6 +45,8 @@ struct Job {
     fresh: bool,
     websocket: bool,
     end: Instant,
+    /// How long connections are kept after it, asking for nothing.
+    rest: Duration,
     calls: AtomicU64,
     errors: AtomicU64,
     bytes: AtomicU64,
@@ -100,6 +102,7 @@ async fn run(flags: &Flags) {
         fresh: flags.has("fresh"),
         websocket: flags.has("websocket"),
         end: Instant::now() + Duration::from_secs_f64(flags.number("millis", 3000) as f64 / 1000.0),
+        rest: Duration::from_millis(flags.number("rest", 0)),
         calls: AtomicU64::new(0),
         errors: AtomicU64::new(0),
         bytes: AtomicU64::new(0),
@@ -204,6 +207,7 @@ async fn repeat(job: Arc<Job>, mut sender: Sender, rate: f64, phase: f64) -> Vec
         }
         note(&job, &called, due, &mut latencies);
     }
+    tokio::time::sleep(job.rest).await;
     latencies
 }
 
