@@ -16,7 +16,7 @@ use tollgate_tests::gateway::eventually;
 use tollgate_tests::{forward, ledger, needs, websockets};
 
 use self::stand::{Caller, ENDS_FIRST, ENDS_LAST, FAREWELL, GRANTED, Stand};
-use self::table::{ENTRY_POINTS, Refusal, Row, Rule, Traffic, under};
+use self::table::{ENTRY_POINTS, EntryPoint, Refusal, Row, Rule, Traffic, under};
 use self::way::{Ask, End, Open, Said};
 
 const STRANGERS: &str = "strangers";
@@ -224,6 +224,27 @@ async fn a_limit_refuses_the_next_call_by_any_entry_point() {
         assert_eq!(records[row.name]["reason"], "budget_exhausted", "{}: {}", row.name, records[row.name]);
         assert_eq!(counted(&stand, row, GRANTED, "budget_exhausted"), 1.0, "{}", row.name);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_was_parked_is_served_on_by_any_entry_point() {
+    let stand = Stand::start("").await;
+    let parked = || stand.gateway.log().iter().filter(|line| line["message"] == "connection parked").count();
+    let mut all = Vec::new();
+    for row in ENTRY_POINTS.iter().filter(|row| row.traffic == Traffic::Requests) {
+        let caller = stand.caller(GRANTED, row);
+        let kept = row.keep(&stand, &caller, "/key").await;
+        all.push((row, kept.unwrap_or_else(|said| panic!("{}: {said:?}", row.name))));
+    }
+    // Over HTTP/2 a connection is never parked.
+    let over_http1 = all.iter().filter(|(row, _)| row.entry_point != EntryPoint::Http2ByHost).count();
+    for times in 1..=2 {
+        eventually("all are parked", || parked() >= times * over_http1).await;
+        for (row, kept) in &mut all {
+            assert_eq!(kept.ask(&stand).await, Ok(()), "{}", row.name);
+        }
+    }
+    assert_eq!(parked(), 2 * over_http1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -11,7 +11,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tollgate_tests::client::{Body, Connection, Failure};
+use tollgate_tests::client::{Body, Connection, Failure, full};
 use tollgate_tests::forward;
 use tollgate_tests::hbone::HboneClient;
 use tollgate_tests::{Answer, Client, Protocol};
@@ -128,6 +128,21 @@ impl Open {
     }
 }
 
+/// A connection that the same is asked on, again and again.
+pub(crate) struct Kept {
+    http: Connection,
+    head: http::request::Parts,
+}
+
+impl Kept {
+    pub(crate) async fn ask(&mut self, stand: &Stand) -> Result<(), Said> {
+        let request = Request::from_parts(self.head.clone(), full(""));
+        let answer = permitted(stand, self.http.start(request).await?).await?;
+        Answer::read(&stand.sandbox, answer).await?;
+        Ok(())
+    }
+}
+
 /// What a close frame of a server says.
 async fn last_words(io: &mut TokioIo<Upgraded>) -> std::io::Result<End> {
     let (opcode, length) = (io.read_u8().await?, io.read_u8().await?);
@@ -198,6 +213,14 @@ impl Row {
                 Open::Messages { io, _on: http }
             }
         })
+    }
+
+    /// Opens a connection for requests, and makes the first.
+    pub(crate) async fn keep(&self, stand: &Stand, caller: &Caller, path: &str) -> Result<Kept, Said> {
+        let (http, request) = self.http(stand, caller, Ask::path(path)).await?;
+        let mut kept = Kept { http, head: request.into_parts().0 };
+        kept.ask(stand).await?;
+        Ok(kept)
     }
 
     /// HTTP on this entry point, and what is asked in it.

@@ -62,6 +62,7 @@ where
             return Some((stream.into_inner(), Bytes::new()));
         }
         drop(unread);
+        tracing::trace!(peer = %session.address, mode = ?session.mode, "connection parked");
         session.parked(true);
         let woken = woken(&mut stream, session).await;
         session.parked(false);
