@@ -3,6 +3,8 @@
 //! **Invariant:** a chain is only ever checked against the bundle of the trust domain that its own URI SAN names, never against a union
 //! (SPIFFE X.509-SVID, section 5; a federated domain cannot speak for another).
 
+mod verified_chains;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,6 +18,7 @@ use tollgate_policy::caller::{Identity, Proof, Proven, SpiffeId, TrustDomain};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 
+use self::verified_chains::VerifiedChains;
 use super::bundle::Bundle;
 use super::chain;
 use super::refusal::Refusal;
@@ -64,6 +67,7 @@ pub(crate) struct Trust {
     /// How far in the future a certificate may begin.
     skew: Duration,
     bundles: ArcSwap<Bundles>,
+    chains: VerifiedChains,
     tokens: TokenIssuers,
     changed: watch::Sender<u64>,
     refused: [AtomicU64; Refusal::ALL.len()],
@@ -85,6 +89,7 @@ impl Trust {
         Arc::new(Self {
             skew,
             bundles: ArcSwap::from_pointee(bundles),
+            chains: VerifiedChains::default(),
             tokens,
             changed: watch::Sender::new(1),
             refused: Default::default(),
@@ -138,12 +143,19 @@ impl Trust {
         chain: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<VerifiedIdentity, Refusal> {
-        let id = spiffe_id(chain.first().ok_or(Refusal::NoCertificate)?)?;
         let bundles = self.bundles.load();
-        let bundle = bundles.domains.get(id.trust_domain()).ok_or(Refusal::UnknownTrustDomain)?;
-        let expires = chain::verify(chain, bundle, now, self.skew)?;
-        let (identity, proof, generation) = (Identity::Spiffe(id), Proof::MutualTls, bundles.generation);
-        Ok(VerifiedIdentity { identity, proof, expires, generation })
+        let generation = bundles.generation;
+        self.chains.get_or_verify(chain, (now, generation), || {
+            let id = spiffe_id(chain.first().ok_or(Refusal::NoCertificate)?)?;
+            let bundle = bundles.domains.get(id.trust_domain()).ok_or(Refusal::UnknownTrustDomain)?;
+            let expires = chain::verify(chain, bundle, now, self.skew)?;
+            Ok(VerifiedIdentity {
+                identity: Identity::Spiffe(id),
+                proof: Proof::MutualTls,
+                expires,
+                generation,
+            })
+        })
     }
 }
 

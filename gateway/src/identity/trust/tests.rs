@@ -86,3 +86,56 @@ fn validity_is_checked_at_the_time_given_and_on_every_new_bundle() {
     assert!(trust.generation() > before);
     assert_eq!(verdict(&trust, good), Err(Refusal::UnknownIssuer));
 }
+
+#[test]
+fn a_chain_is_verified_anew_when_its_time_its_bundles_or_one_of_its_bytes_are_others() {
+    let acme = Domain::new();
+    let trust = trust(&[("prod.acme", &acme)]);
+    let leaf = |uri: &str| {
+        acme.leaf(&[uri], |params| {
+            params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+            params.not_after = rcgen::date_time_ymd(2021, 1, 1);
+        })
+    };
+    let (day, june) = (86_400, 1_590_969_600);
+    let at = |second| UnixTime::since_unix_epoch(Duration::from_secs(second));
+    let web = leaf("spiffe://prod.acme/web");
+    let verify =
+        |chain: &[CertificateDer<'_>], second| trust.verify(chain, at(second)).map(|whom| whom.generation());
+    let known = || trust.chains.count();
+    assert_eq!(verify(std::slice::from_ref(&web), june), Ok(1));
+    assert_eq!((verify(std::slice::from_ref(&web), june + day), known()), (Ok(1), 1));
+    assert_eq!(verify(std::slice::from_ref(&web), june + 366 * day), Err(Refusal::Expired));
+    assert_eq!(verify(std::slice::from_ref(&web), june - 366 * day), Err(Refusal::NotYetValid));
+    assert_eq!(verify(&[web.clone(), web.clone()], june).map(|_| known()), Ok(2), "another chain");
+    let mut forged = web.to_vec();
+    *forged.last_mut().unwrap() ^= 1;
+    assert!(verify(&[forged.into()], june).is_err());
+    assert_eq!(known(), 2, "what is refused is not remembered");
+    trust.replace([("prod.acme".parse().unwrap(), acme.bundle())].into());
+    assert_eq!(verify(std::slice::from_ref(&web), june), Ok(2), "not what was found under other bundles");
+    trust.replace(HashMap::new());
+    assert_eq!(verify(&[web], june), Err(Refusal::UnknownTrustDomain));
+}
+
+#[test]
+fn the_chains_that_are_remembered_are_bounded_and_each_is_verified_once() {
+    let acme = Domain::new();
+    let trust = trust(&[("prod.acme", &acme)]);
+    let whom = trust.verify(&[acme.leaf(&["spiffe://prod.acme/a"], |_| {})], UnixTime::now()).unwrap();
+    let (chains, mut times) = (VerifiedChains::default(), 0);
+    let mut look = |name: u32| {
+        let chain = [CertificateDer::from(name.to_be_bytes().to_vec())];
+        let found: Result<_, Refusal> = chains.get_or_verify(&chain, (UnixTime::now(), 1), || {
+            times += 1;
+            Ok(whom.clone())
+        });
+        assert!(found.is_ok() && chains.count() <= verified_chains::REMEMBERED);
+        times
+    };
+    let most = u32::try_from(verified_chains::REMEMBERED).unwrap();
+    for name in 0..=most {
+        assert_eq!((look(name), look(name)), (name + 1, name + 1));
+    }
+    assert_eq!(look(0), most + 2, "all were forgotten for one more");
+}
