@@ -239,7 +239,9 @@ impl AdminViews {
         let told = told.map(|(count, all, what)| format!("{count} of {all} {what}"));
         let refused = "the configuration on disk is refused, and the last good one serves";
         let refused = self.reloads.is_refused().then(|| refused.to_owned());
-        told.chain(refused).chain(self.cluster_remarks()).collect()
+        let is_away = self.shared.quota.replicas().is_some_and(|replicas| !replicas.status().up);
+        let away = is_away.then(|| "the store of shared limits does not answer".to_owned());
+        told.chain(refused).chain(away).chain(self.cluster_remarks()).collect()
     }
 
     fn cluster_remarks(&self) -> Vec<String> {
