@@ -350,8 +350,10 @@ impl Body for MeteredBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
-        // It wakes this task when the core has seen what else there is to do; a plain wake would do so before.
-        if this.turn.is_over() && pin!(tokio::task::yield_now()).poll(cx).is_pending() {
+        // It wakes this task when the core has seen what else there is to do; a plain wake would do so before. What was searched already leaves
+        // in one write.
+        let has_clean = this.scrubber.as_ref().is_some_and(Scrubber::has_clean);
+        if !has_clean && this.turn.is_over() && pin!(tokio::task::yield_now()).poll(cx).is_pending() {
             return Poll::Pending;
         }
         loop {

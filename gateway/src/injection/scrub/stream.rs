@@ -104,6 +104,11 @@ impl Scrubber {
         self.clean.iter_mut().find(|bytes| !bytes.is_empty()).map(std::mem::take)
     }
 
+    /// Whether there are such.
+    pub(crate) fn has_clean(&self) -> bool {
+        self.clean.iter().any(|bytes| !bytes.is_empty())
+    }
+
     /// Whether anything was masked.
     pub(crate) const fn changed(&self) -> bool {
         self.changed
