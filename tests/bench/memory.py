@@ -3,11 +3,15 @@
 import json
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 STREAMS = 1000
-# After so many seconds without a request a connection counts as idle. Allocators give back what is free some time after that.
-REST = 30
+# First calls a second: more would be a load.
+RATE = 250
+# So many seconds after its last request a connection is measured. Pools of connections to providers are empty by then, and allocators have
+# given back what is free.
+REST = 80
 
 
 def resident(pid):
@@ -18,17 +22,26 @@ def resident(pid):
 
 def measure(bench, proxies, connections):
     """By figure and peer; a figure is left out where some connections were not set up."""
-    figures = {}
-    for peer in (peer for peer in proxies if not peer.cases):
-        empty = resident(peer.pid)
-        figures[("memory", "idle_mib", peer.name)] = empty / 1024
-        # A call on each connection, and one more four seconds later.
-        flags = {"connections": connections, "rate": connections // 4, "millis": 6000, "rest": REST * 1000}
-        held = during(bench, peer, flags, {"kib_per_connection": 5, "kib_per_idle": 8 + REST * 0.8})
-        held |= during(bench, peer, {"connections": STREAMS, "sse": 1, "millis": 12_000}, {"kib_per_stream": 9})
-        for figure, kib in held.items():
-            of = STREAMS if figure == "kib_per_stream" else connections
-            figures[("memory", figure, peer.name)] = (kib - empty) / of
+    proxies = [peer for peer in proxies if not peer.cases]
+    empty = {peer.name: resident(peer.pid) for peer in proxies}
+    figures = {("memory", "idle_mib", name): kib / 1024 for name, kib in empty.items()}
+    # A call on each connection, one by one, and then one more.
+    spread = max(4, connections // RATE)
+    flags = {"connections": connections, "rate": connections // spread, "millis": (spread + 2) * 1000, "rest": (REST + 10) * 1000}
+    moments = {"kib_per_connection": spread + 1, "kib_per_idle": 2 * spread + REST}
+
+    def one(number, peer):
+        # They ask one after the other, and rest together.
+        time.sleep(number * (spread + 4))
+        held = during(bench, peer, flags, moments)
+        return {("memory", figure, peer.name): (kib - empty[peer.name]) / connections for figure, kib in held.items()}
+
+    with ThreadPoolExecutor(len(proxies)) as threads:
+        for of_one in threads.map(one, range(len(proxies)), proxies):
+            figures |= of_one
+    for peer in proxies:
+        held = during(bench, peer, {"connections": STREAMS, "sse": 1, "millis": 12_000}, {"kib_per_stream": 9})
+        figures |= {("memory", figure, peer.name): (kib - empty[peer.name]) / STREAMS for figure, kib in held.items()}
     return figures
 
 
@@ -42,6 +55,6 @@ def during(bench, peer, flags, moments):
         held[figure] = resident(peer.pid)
     result = json.loads(holder.communicate()[0])
     if result["errors"]:
-        print(f"{peer.name}: {result['errors']} of {flags['connections']} connections failed", flush=True)
+        print(f"{peer.name}: {result['errors']} errors on {flags['connections']} connections", flush=True)
         return {}
     return held

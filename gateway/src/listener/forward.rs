@@ -115,12 +115,13 @@ pub(super) async fn serve<S, F>(
         if let Some((mut stream, begun)) = parking::serve(&session, limits, strict, service).await {
             let tunnel = opened.lock().unwrap_or_else(PoisonError::into_inner).take();
             match tunnel {
+                // On the heap: a connection that carries requests has no room for them.
                 Some(ForwardTunnel::Requests(leave)) => {
-                    carry(&core, &session, leave, (begun, Box::new(stream))).await;
+                    Box::pin(carry(&core, &session, leave, (begun, Box::new(stream)))).await;
                 }
                 Some(ForwardTunnel::Open(tunnel)) => {
                     let stream = Rewind::new(begun, stream);
-                    tunnel.relay(stream, |stream| reset(stream.into_inner())).await;
+                    Box::pin(tunnel.relay(stream, |stream| reset(stream.into_inner()))).await;
                 }
                 None => {
                     if let Some(relay) = switched.take()

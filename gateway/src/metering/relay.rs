@@ -8,6 +8,7 @@ mod pump;
 mod tap;
 mod turns;
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,6 +29,7 @@ use super::realtime::TurnMeter;
 use super::reauthorize::{BEFORE_THE_CUT, LastingProof, Over, Reauthorizer, RelayWatch, TimeBounds};
 use super::traffic::Traffic;
 use crate::core::Core;
+use crate::in_place::boxed;
 use crate::injection::Scrubber;
 use crate::ledger::Outcome;
 use crate::session::{Session, WriteProgress};
@@ -112,7 +114,17 @@ impl Relay {
     }
 
     /// Carries frames to the end. `early` are bytes that the caller sent before it had its answer, which are no frames.
-    pub(crate) async fn run(
+    ///
+    /// On the heap: a connection that carries requests has no room for this.
+    pub(crate) fn run(
+        self: Box<Self>,
+        caller: impl AsyncRead + AsyncWrite + Unpin,
+        early: &[u8],
+    ) -> Pin<Box<impl Future<Output = RelayEnd>>> {
+        Box::into_pin(boxed(|| self.to_the_end(caller, early)))
+    }
+
+    async fn to_the_end(
         mut self: Box<Self>,
         caller: impl AsyncRead + AsyncWrite + Unpin,
         early: &[u8],
