@@ -240,7 +240,7 @@ impl Scanner {
         let node = self.place.and_then(|place| tree.node(place));
         for (slot, take) in node.map_or(&[][..], Node::takes) {
             if *take == Take::Empty {
-                slots.set(*slot, u64::from(byte == b']'));
+                slots.lower(*slot, u64::from(byte == b']'));
             }
         }
         self.place = node.and_then(Node::each);

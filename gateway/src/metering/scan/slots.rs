@@ -83,6 +83,11 @@ impl Slots {
         self.update(slot, |_, _| number);
     }
 
+    /// Of what an event says twice the smaller number stays: it may have been acted on.
+    pub(super) fn lower(&mut self, slot: Slot, number: u64) {
+        self.update(slot, |least, is_same| if is_same { least.min(number) } else { number });
+    }
+
     /// Counts what is counted up over a stream: the larger number stays.
     pub(super) fn raise(&mut self, slot: Slot, number: u64) {
         self.update(slot, |most, _| most.max(number));
@@ -104,9 +109,11 @@ impl Slots {
         }
     }
 
+    /// Of what an event says twice the first stays: it may have been acted on.
     pub(super) fn set_text(&mut self, slot: Slot, text: Option<&str>) {
         let event = self.event;
         match (self.texts.iter_mut().find(|kept| kept.slot == slot), text) {
+            (Some(kept), _) if kept.event == event => {}
             (Some(kept), text) => {
                 kept.event = event;
                 kept.text.clear();
