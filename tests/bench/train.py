@@ -1,6 +1,8 @@
 """Programs with a profile of themselves: built once to count, run under the benchmark's load, built again with what was counted.
 
-Counting needs `llvm-profdata` of the same compiler: `rustup component add llvm-tools`.
+What ran lies together in the program then, by how often: pages of what never runs stay out of memory.
+
+Needs `llvm-profdata` of the same compiler: `rustup component add llvm-tools`.
 """
 
 import hashlib
@@ -47,7 +49,24 @@ def programs(target, run, names=tuple(PROGRAMS)):
     # Named by its content: cargo builds again what was built with another one.
     named = target / f"trained/{hashlib.sha256(profile.read_bytes()).hexdigest()[:16]}.profdata"
     shutil.copyfile(profile, named)
-    return build(target / "trained", f"-Cprofile-use={named}", names)
+    order = named.with_suffix(".order")
+    order.write_text("".join(f"{name}\n" for name in by_count(named)))
+    # Linkers of C compilers know nothing of such an order, but the one that comes with rustc does.
+    linker = ("-fuse-ld=lld", f"-B{tools() / 'gcc-ld'}", f"-Wl,--symbol-ordering-file={order}", "-Wl,--no-warn-symbol-ordering")
+    flags = [f"-Cprofile-use={named}", *(f"-Clink-arg={flag}" for flag in linker)]
+    return build(target / "trained", " ".join(flags), names)
+
+
+def by_count(profile):
+    """The functions that ran, most often first."""
+    text = subprocess.run([tool("llvm-profdata"), "merge", "--text", profile, "-o", "-"], capture_output=True, text=True, check=True).stdout
+    counts = {}
+    for function in text.split("\n\n"):
+        lines = [line for line in function.splitlines() if line and not line.startswith((":", "#"))]
+        if len(lines) > 3:
+            # Its name, with its file before it where others have the same; a hash; how many counters there are; the counters.
+            counts[lines[0].rsplit(";", 1)[-1]] = max(int(line) for line in lines[3 : 3 + int(lines[2])])
+    return sorted((name for name, count in counts.items() if count), key=lambda name: -counts[name])
 
 
 def is_stale(profile):
@@ -69,12 +88,21 @@ def build(target, flag, names):
     return folder(target, "dist")
 
 
-def merge(counts, profile):
+def tools():
+    """Where the compiler keeps its own."""
     found = subprocess.run(["rustc", "--print", "target-libdir"], cwd=ROOT, capture_output=True, text=True, check=True)
-    tool = Path(found.stdout.strip()).parent / "bin/llvm-profdata"
-    if not tool.exists():
-        sys.exit("llvm-profdata is missing: rustup component add llvm-tools (or run with --untrained)")
+    return Path(found.stdout.strip()).parent / "bin"
+
+
+def tool(name):
+    path = tools() / name
+    if not path.exists():
+        sys.exit(f"{name} is missing: rustup component add llvm-tools (or run with --untrained)")
+    return path
+
+
+def merge(counts, profile):
     raw = sorted(counts.glob("*.profraw"))
     if not raw:
         sys.exit(f"the counting programs left nothing in {counts}")
-    subprocess.run([tool, "merge", "-o", profile, *raw], check=True)
+    subprocess.run([tool("llvm-profdata"), "merge", "-o", profile, *raw], check=True)

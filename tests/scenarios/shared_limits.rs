@@ -252,6 +252,7 @@ async fn without_redis_each_limit_does_as_it_says_once_the_lease_has_ended() {
         replicas.redis.restart().await;
         eventually("the store is back", || up(&replicas) == 1.0).await;
         tokio::time::sleep(LEASE).await;
+        assert_eq!(replicas.gateways[0].admin_get("/readyz").1.trim(), "ready");
         client.post(CHAT, &chat(100)).await.assert_status(200);
     }
 }

@@ -240,7 +240,7 @@ fn refusal_of(error: &webpki::Error) -> Refusal {
     }
 }
 
-fn seconds(time: UnixTime) -> i64 {
+pub(super) fn seconds(time: UnixTime) -> i64 {
     i64::try_from(time.as_secs()).unwrap_or(i64::MAX)
 }
 

@@ -132,7 +132,7 @@ impl RequestHead {
 }
 
 fn check_method(method: &Method) -> Result<(), Denial> {
-    // Names of methods have a case, and servers that know of none.
+    // Methods are case-sensitive, but some servers ignore case.
     let is = |name: &str| method.as_str().eq_ignore_ascii_case(name);
     let detail = if is("CONNECT") {
         "this listener is no forward proxy (CONNECT): make the gateway the base URL instead, as in \

@@ -3,7 +3,7 @@
 //! **Invariant:** a chain is only ever checked against the bundle of the trust domain that its own URI SAN names, never against a union
 //! (SPIFFE X.509-SVID, section 5; a federated domain cannot speak for another).
 
-mod verified_chains;
+mod verified_chain_cache;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use tollgate_policy::caller::{Identity, Proof, Proven, SpiffeId, TrustDomain};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 
-use self::verified_chains::VerifiedChains;
+use self::verified_chain_cache::VerifiedChainCache;
 use super::bundle::Bundle;
 use super::chain;
 use super::refusal::Refusal;
@@ -67,7 +67,7 @@ pub(crate) struct Trust {
     /// How far in the future a certificate may begin.
     skew: Duration,
     bundles: ArcSwap<Bundles>,
-    chains: VerifiedChains,
+    chains: VerifiedChainCache,
     tokens: TokenIssuers,
     changed: watch::Sender<u64>,
     refused: [AtomicU64; Refusal::ALL.len()],
@@ -89,7 +89,7 @@ impl Trust {
         Arc::new(Self {
             skew,
             bundles: ArcSwap::from_pointee(bundles),
-            chains: VerifiedChains::default(),
+            chains: VerifiedChainCache::default(),
             tokens,
             changed: watch::Sender::new(1),
             refused: Default::default(),
@@ -149,12 +149,12 @@ impl Trust {
             let id = spiffe_id(chain.first().ok_or(Refusal::NoCertificate)?)?;
             let bundle = bundles.domains.get(id.trust_domain()).ok_or(Refusal::UnknownTrustDomain)?;
             let expires = chain::verify(chain, bundle, now, self.skew)?;
-            Ok(VerifiedIdentity {
-                identity: Identity::Spiffe(id),
-                proof: Proof::MutualTls,
-                expires,
-                generation,
-            })
+            // Of several lists that may be of one issuer, another one decides once one has ended.
+            let lists = bundle.revocations().iter().map(|list| list.ends);
+            let until =
+                lists.filter(|ends| ends.as_second() >= chain::seconds(now)).fold(expires, Timestamp::min);
+            let (identity, proof) = (Identity::Spiffe(id), Proof::MutualTls);
+            Ok((VerifiedIdentity { identity, proof, expires, generation }, until))
         })
     }
 }

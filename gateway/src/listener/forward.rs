@@ -112,10 +112,10 @@ pub(super) async fn serve<S, F>(
         requests::drive(&mut served, &session, |connection| connection.graceful_shutdown()).await;
     } else {
         let strict = Strict::of_proxy(stream, Arc::clone(&session.deadline));
-        if let Some((mut stream, begun)) = parking::serve(&session, limits, strict, service).await {
+        if let Some((mut stream, begun)) = parking::serve_http1(&session, limits, strict, service).await {
             let tunnel = opened.lock().unwrap_or_else(PoisonError::into_inner).take();
             match tunnel {
-                // On the heap: a connection that carries requests has no room for them.
+                // On the heap, so that a task that only carries requests stays small.
                 Some(ForwardTunnel::Requests(leave)) => {
                     Box::pin(carry(&core, &session, leave, (begun, Box::new(stream)))).await;
                 }

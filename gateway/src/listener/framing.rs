@@ -2,6 +2,8 @@
 //! that ends in a bare line feed, a length that stands twice, beside a transfer coding or is not written plainly, another coding than
 //! `chunked` (RFC 9112, sections 2.2, 6.1 and 6.3).
 //!
+//! It also tells whether anything is under way, for who parks connections.
+//!
 //! **Invariant:** nothing but the line feed at which a line is refused is changed, and never a byte of a body. It becomes a NUL, which no
 //! parser takes in a head: the request is answered with 400, and the connection closes.
 
@@ -23,7 +25,7 @@ const KEPT: usize = 256;
 pub(super) struct Strict<S> {
     stream: S,
     look: FramingScan,
-    /// Knows how far the look has come, and whether what was written has left.
+    /// Is told whether what has come ends where a request does, and whether what was written has left.
     deadline: Arc<HeaderDeadline>,
 }
 
@@ -39,8 +41,8 @@ impl<S> Strict<S> {
     }
 
     /// Whether what was read so far ends where a request does.
-    pub(super) fn is_between(&self) -> bool {
-        self.look.is_between()
+    pub(super) fn is_between_requests(&self) -> bool {
+        self.look.is_between_requests()
     }
 
     pub(super) fn into_inner(self) -> S {
@@ -90,7 +92,7 @@ enum Framing {
 struct Unclear;
 
 impl FramingScan {
-    fn is_between(&self) -> bool {
+    fn is_between_requests(&self) -> bool {
         self.place == FramingState::Start && self.skip == 0 && self.last.is_none()
     }
 
@@ -224,7 +226,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Strict<S> {
         ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
         if let Some(fresh) = buf.filled_mut().get_mut(before..) {
             self.look.at(fresh);
-            self.deadline.between(self.look.is_between());
+            self.deadline.set_between_requests(self.look.is_between_requests());
         }
         Poll::Ready(Ok(()))
     }
@@ -232,7 +234,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Strict<S> {
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Strict<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        self.deadline.flushed(false);
+        self.deadline.set_flushed(false);
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }
 
@@ -241,7 +243,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Strict<S> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.deadline.flushed(false);
+        self.deadline.set_flushed(false);
         Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
     }
 
@@ -250,12 +252,13 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Strict<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
-        self.deadline.flushed(true);
-        Poll::Ready(Ok(()))
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        self.deadline.set_flushed(flushed.is_ready());
+        flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.deadline.set_flushed(false);
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }

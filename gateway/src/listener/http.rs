@@ -46,7 +46,7 @@ where
         drive(&mut served, &session, |c| c.graceful_shutdown()).await;
     } else {
         let strict = Strict::new(stream, Arc::clone(&session.deadline));
-        if let Some((mut stream, begun)) = parking::serve(&session, limits, strict, service).await {
+        if let Some((mut stream, begun)) = parking::serve_http1(&session, limits, strict, service).await {
             let relay = switched.take();
             if let Some(relay) = relay
                 && relay.run(&mut stream, &begun).await == RelayEnd::Cut
@@ -156,7 +156,7 @@ pub(super) enum End {
     /// In the middle of something: no end that its peer could take for a good one.
     Cut,
     /// None yet: it asks for nothing, and is to be parked.
-    Idle,
+    Park,
 }
 
 /// Drives a connection. Told to close, it finishes the answers under way and takes no more.
@@ -179,7 +179,7 @@ where
                     // What hyper has written by now has left: the rest of the request is of no use to anybody.
                     _ if is_answered && session.deadline.is_flushed() => return End::Close,
                     Some(Shutdown::Graceful) => close(Pin::new(&mut *served)),
-                    None if session.is_idle(Timestamp::now()) => return End::Idle,
+                    None if session.can_park(Timestamp::now()) => return End::Park,
                     None => {}
                 }
             }

@@ -5,7 +5,7 @@
 //! drained for its usage, within bounds, keeping hold and place.
 
 mod drain;
-mod search_turn;
+mod search_quantum;
 mod source;
 
 use std::collections::VecDeque;
@@ -18,7 +18,7 @@ use http::{HeaderMap, response};
 use http_body::{Body, Frame, SizeHint};
 use tollgate_policy::denial::Reason;
 
-use self::search_turn::SearchTurn;
+use self::search_quantum::SearchQuantum;
 use self::source::AnswerSource;
 use super::account::Account;
 use super::answered::Answered;
@@ -42,7 +42,7 @@ pub(crate) struct MeteredBody {
     /// Stands between the output and the caller.
     scrubber: Option<Scrubber>,
     messages: Option<Messages>,
-    turn: SearchTurn,
+    turn: SearchQuantum,
     seen: Seen,
     stall: Stall,
     state: AnswerState,
@@ -113,7 +113,7 @@ impl MeteredBody {
             output: Output::default(),
             scrubber,
             messages,
-            turn: SearchTurn::new(),
+            turn: SearchQuantum::new(),
             seen,
             stall,
             state: AnswerState::Passing,
@@ -350,8 +350,7 @@ impl Body for MeteredBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
-        // It wakes this task when the core has seen what else there is to do; a plain wake would do so before. What was searched already leaves
-        // in one write.
+        // `yield_now` wakes this task after the other work of the core, a plain wake would do so before. What was searched leaves in one write.
         let has_clean = this.scrubber.as_ref().is_some_and(Scrubber::has_clean);
         if !has_clean && this.turn.is_over() && pin!(tokio::task::yield_now()).poll(cx).is_pending() {
             return Poll::Pending;

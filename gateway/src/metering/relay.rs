@@ -115,7 +115,7 @@ impl Relay {
 
     /// Carries frames to the end. `early` are bytes that the caller sent before it had its answer, which are no frames.
     ///
-    /// On the heap: a connection that carries requests has no room for this.
+    /// On the heap, so that a task that only carries requests stays small.
     pub(crate) fn run(
         self: Box<Self>,
         caller: impl AsyncRead + AsyncWrite + Unpin,

@@ -148,10 +148,10 @@ impl Session {
         !self.deadline.is_answering() && self.body.as_ref().is_some_and(is_late)
     }
 
-    /// Whether it could be parked: HTTP/1.1 on which nothing was asked for a while and nothing is under way.
-    pub(crate) fn is_idle(&self, now: Timestamp) -> bool {
+    /// Whether it may be parked: HTTP/1.1 on which nothing was asked for a while and nothing is under way.
+    pub(crate) fn can_park(&self, now: Timestamp) -> bool {
         let was_read = self.body.as_ref().is_some_and(|body| body.was_read());
-        was_read && !self.is_parked.load(Ordering::Relaxed) && self.deadline.is_idle(now.as_second())
+        was_read && !self.is_parked.load(Ordering::Relaxed) && self.deadline.can_park(now.as_second())
     }
 
     #[cfg(test)]
@@ -160,7 +160,7 @@ impl Session {
     }
 
     /// It is parked from now on, or no longer.
-    pub(crate) fn parked(&self, is_parked: bool) {
+    pub(crate) fn set_parked(&self, is_parked: bool) {
         self.is_parked.store(is_parked, Ordering::Relaxed);
     }
 

@@ -1,9 +1,9 @@
 //! Whose turn it is on an HTTP/1.1 connection: the caller's, who is to send a request's head, or ours, who answer it.
 //!
 //! **Invariant:** a head that has begun to come is whole within [`HEAD_LIMIT`], and one begins within [`IDLE_LIMIT`], or the connection
-//! ends. A request costs two stores for this; whoever looks after the connections reads the clock.
+//! ends. A request costs a few stores for this; whoever looks after the connections reads the clock.
 
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
 
 /// Seconds from the first byte of a head to its last, and from the handshake to the first request.
 pub(crate) const HEAD_LIMIT: i64 = 30;
@@ -22,10 +22,12 @@ const COMES: i64 = 1;
 pub(crate) struct HeaderDeadline {
     /// Beside the words above: the second since which a head comes, or negative, since which none does.
     turn: AtomicI64,
+    /// Requests of which not all of the answer is out of our hands: more than one where requests are piped.
+    open: AtomicU32,
     /// All that was written has left for the peer.
     is_flushed: AtomicBool,
     /// What has come so far ends where a request does.
-    is_between: AtomicBool,
+    is_between_requests: AtomicBool,
 }
 
 /// What becomes of a connection on which it is the caller's turn.
@@ -40,12 +42,13 @@ pub(super) enum Late {
 }
 
 impl HeaderDeadline {
-    /// Of a connection that was just opened: its first request is deadline.
+    /// Of a connection that was just opened: its first request is due.
     pub(crate) const fn new() -> Self {
         Self {
             turn: AtomicI64::new(COMES),
+            open: AtomicU32::new(0),
             is_flushed: AtomicBool::new(true),
-            is_between: AtomicBool::new(true),
+            is_between_requests: AtomicBool::new(true),
         }
     }
 
@@ -58,12 +61,18 @@ impl HeaderDeadline {
 
     /// A head is whole.
     pub(crate) fn on_request(&self) {
+        // The core alone counts: no other thread writes in between.
+        self.open.store(self.open.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         self.turn.store(OURS, Ordering::Relaxed);
     }
 
-    /// The answer is out of our hands.
+    /// The answer to one request is out of our hands.
     pub(crate) fn on_response(&self) {
-        self.turn.store(WAITS, Ordering::Relaxed);
+        let open = self.open.load(Ordering::Relaxed).saturating_sub(1);
+        self.open.store(open, Ordering::Relaxed);
+        if open == 0 {
+            self.turn.store(WAITS, Ordering::Relaxed);
+        }
     }
 
     /// Whether a request is being answered.
@@ -77,19 +86,19 @@ impl HeaderDeadline {
     }
 
     /// Something was written, or all of it has left.
-    pub(crate) fn flushed(&self, is_flushed: bool) {
+    pub(crate) fn set_flushed(&self, is_flushed: bool) {
         self.is_flushed.store(is_flushed, Ordering::Relaxed);
     }
 
     /// What has come so far ends where a request does, or inside of one.
-    pub(crate) fn between(&self, is_between: bool) {
-        self.is_between.store(is_between, Ordering::Relaxed);
+    pub(crate) fn set_between_requests(&self, is_between_requests: bool) {
+        self.is_between_requests.store(is_between_requests, Ordering::Relaxed);
     }
 
     /// Whether nothing has come for a while at `now`, in seconds, and nothing is under way in either direction.
-    pub(super) fn is_idle(&self, now: i64) -> bool {
+    pub(super) fn can_park(&self, now: i64) -> bool {
         let since = self.turn.load(Ordering::Relaxed);
-        let is_quiet = self.is_flushed() && self.is_between.load(Ordering::Relaxed);
+        let is_quiet = self.is_flushed() && self.is_between_requests.load(Ordering::Relaxed);
         since < WAITS && now + since >= PARK_AFTER && is_quiet
     }
 
@@ -157,24 +166,31 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_is_idle_some_seconds_after_an_answer_of_which_all_has_left() {
+    fn a_connection_may_be_parked_some_seconds_after_an_answer_of_which_all_has_left() {
         let deadline = HeaderDeadline::new();
-        let idle_after = || {
-            (0..100).find(|seconds| deadline.late(NOW + seconds).is_none() && deadline.is_idle(NOW + seconds))
+        let parked_after = || {
+            (0..100)
+                .find(|seconds| deadline.late(NOW + seconds).is_none() && deadline.can_park(NOW + seconds))
         };
-        assert_eq!(idle_after(), None, "nothing was asked yet");
+        assert_eq!(parked_after(), None, "nothing was asked yet");
         deadline.on_request();
-        assert_eq!(idle_after(), None);
+        assert_eq!(parked_after(), None);
         deadline.on_response();
-        assert_eq!(idle_after(), Some(PARK_AFTER));
-        deadline.flushed(false);
-        assert_eq!(idle_after(), None, "some of the answer waits");
-        deadline.flushed(true);
-        deadline.between(false);
-        assert_eq!(idle_after(), None, "some of the next request has come");
-        deadline.between(true);
+        assert_eq!(parked_after(), Some(PARK_AFTER));
+        deadline.set_flushed(false);
+        assert_eq!(parked_after(), None, "some of the answer waits");
+        deadline.set_flushed(true);
+        deadline.set_between_requests(false);
+        assert_eq!(parked_after(), None, "some of the next request has come");
+        deadline.set_between_requests(true);
         deadline.on_bytes();
-        assert_eq!(idle_after(), None, "bytes have come");
+        assert_eq!(parked_after(), None, "bytes have come");
+        deadline.on_request();
+        deadline.on_request();
+        deadline.on_response();
+        assert_eq!(parked_after(), None, "the second of two requests is still answered");
+        deadline.on_response();
+        assert_eq!(parked_after(), Some(PARK_AFTER));
     }
 
     #[test]

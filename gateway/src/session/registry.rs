@@ -1,4 +1,4 @@
-//! The open connections of a core, and which of them have to end.
+//! The open connections of a core, and which of them have to end or may be parked.
 //!
 //! **Invariant:** a connection whose chain has expired or lost its bundle is told at the next look; every request on it is refused
 //! from that moment on anyway, and an answer that is under way is cut after its grace.
@@ -61,7 +61,7 @@ impl ConnectionRegistry {
             };
             match order {
                 Some(order) => session.shutdown.send(order),
-                None if session.is_idle(now) => session.shutdown.wake(),
+                None if session.can_park(now) => session.shutdown.wake(),
                 None => {}
             }
         }

@@ -107,7 +107,11 @@ fn a_chain_is_verified_anew_when_its_time_its_bundles_or_one_of_its_bytes_are_ot
     assert_eq!((verify(std::slice::from_ref(&web), june + day), known()), (Ok(1), 1));
     assert_eq!(verify(std::slice::from_ref(&web), june + 366 * day), Err(Refusal::Expired));
     assert_eq!(verify(std::slice::from_ref(&web), june - 366 * day), Err(Refusal::NotYetValid));
-    assert_eq!(verify(&[web.clone(), web.clone()], june).map(|_| known()), Ok(2), "another chain");
+    let other = leaf("spiffe://prod.acme/other");
+    assert_eq!(verify(std::slice::from_ref(&other), june).map(|_| known()), Ok(2));
+    // Whatever else it shows, one leaf takes the room of one.
+    assert_eq!(verify(&[web.clone(), other.clone()], june).map(|_| known()), Ok(2));
+    assert_eq!(verify(&[other, web.clone()], june).map(|_| known()), Ok(2));
     let mut forged = web.to_vec();
     *forged.last_mut().unwrap() ^= 1;
     assert!(verify(&[forged.into()], june).is_err());
@@ -123,17 +127,17 @@ fn the_chains_that_are_remembered_are_bounded_and_each_is_verified_once() {
     let acme = Domain::new();
     let trust = trust(&[("prod.acme", &acme)]);
     let whom = trust.verify(&[acme.leaf(&["spiffe://prod.acme/a"], |_| {})], UnixTime::now()).unwrap();
-    let (chains, mut times) = (VerifiedChains::default(), 0);
+    let (chains, mut times) = (VerifiedChainCache::default(), 0);
     let mut look = |name: u32| {
         let chain = [CertificateDer::from(name.to_be_bytes().to_vec())];
         let found: Result<_, Refusal> = chains.get_or_verify(&chain, (UnixTime::now(), 1), || {
             times += 1;
-            Ok(whom.clone())
+            Ok((whom.clone(), whom.expires()))
         });
-        assert!(found.is_ok() && chains.count() <= verified_chains::REMEMBERED);
+        assert!(found.is_ok() && chains.count() <= verified_chain_cache::CAPACITY);
         times
     };
-    let most = u32::try_from(verified_chains::REMEMBERED).unwrap();
+    let most = u32::try_from(verified_chain_cache::CAPACITY).unwrap();
     for name in 0..=most {
         assert_eq!((look(name), look(name)), (name + 1, name + 1));
     }

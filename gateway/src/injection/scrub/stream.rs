@@ -104,7 +104,7 @@ impl Scrubber {
         self.clean.iter_mut().find(|bytes| !bytes.is_empty()).map(std::mem::take)
     }
 
-    /// Whether there are such.
+    /// Whether bytes that were searched wait to be taken.
     pub(crate) fn has_clean(&self) -> bool {
         self.clean.iter().any(|bytes| !bytes.is_empty())
     }

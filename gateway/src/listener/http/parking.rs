@@ -1,10 +1,10 @@
 //! HTTP/1.1 on a connection, and what is held of it while nothing is asked.
 //!
-//! hyper keeps its buffers for as long as it has a connection: most of the memory of one that waits. So a connection that is idle is taken out
-//! of it, is *parked* until a byte comes, and goes on as a new one would.
+//! hyper keeps its buffers for as long as it has a connection: most of the memory of one that waits. So a connection that asks for nothing is
+//! taken out of it, is *parked* until a byte comes, and goes on as a new one would.
 //!
-//! **Invariant:** a connection is parked only between two requests: all that came was read and answered, and all of the answers has left. Should
-//! hyper and the look at what came not agree on that, nothing more is read of it.
+//! **Invariant:** a connection is parked only between two requests: all that came was read and answered, and all of the answers
+//! has left. Should hyper and the look at what came not agree on that, nothing more is read of it.
 
 use std::convert::Infallible;
 
@@ -33,7 +33,7 @@ enum Woken {
 
 /// Serves requests until the connection ends. `Some`: its stream, which is to end well or goes on as something else, and what was read of
 /// it for that. `None`: it broke off.
-pub(in crate::listener) async fn serve<S, V>(
+pub(in crate::listener) async fn serve_http1<S, V>(
     session: &Session,
     limits: &RequestLimits,
     mut stream: Strict<S>,
@@ -57,15 +57,15 @@ where
             return Some((stream.into_inner(), unread));
         }
         // Line ends between two requests belong to neither (RFC 9112, section 2.2).
-        if !stream.is_between() || !unread.iter().all(|byte| matches!(byte, b'\r' | b'\n')) {
-            tracing::debug!(peer = %session.address, "a connection that was to be parked had more to read");
+        if !stream.is_between_requests() || !unread.iter().all(|byte| matches!(byte, b'\r' | b'\n')) {
+            tracing::warn!(peer = %session.address, "a connection that was to be parked had more to read: it is closed");
             return Some((stream.into_inner(), Bytes::new()));
         }
         drop(unread);
         tracing::trace!(peer = %session.address, mode = ?session.mode, "connection parked");
-        session.parked(true);
-        let woken = woken(&mut stream, session).await;
-        session.parked(false);
+        session.set_parked(true);
+        let woken = wait_for_request(&mut stream, session).await;
+        session.set_parked(false);
         begun = match woken {
             Woken::Request(byte) => byte,
             Woken::Close => return Some((stream.into_inner(), Bytes::new())),
@@ -75,7 +75,7 @@ where
 }
 
 /// Waits for the next request, or for the end.
-async fn woken<S: AsyncRead + Unpin>(stream: &mut Strict<S>, session: &Session) -> Woken {
+async fn wait_for_request<S: AsyncRead + Unpin>(stream: &mut Strict<S>, session: &Session) -> Woken {
     let mut byte = [0];
     loop {
         tokio::select! {

@@ -127,12 +127,20 @@ async fn a_parked_connection_is_served_as_any_other_however_its_next_request_com
 #[tokio::test]
 async fn a_parked_connection_ends_with_its_peer_and_when_it_is_told() {
     let fixture = Fixture::new().await;
-    for order in [None, Some(Phase::Closing), Some(Phase::Cut)] {
+    for (order, is_old) in [
+        (None, false),
+        (Some(Phase::Serving), true),
+        (Some(Phase::Closing), false),
+        (Some(Phase::Cut), false),
+    ] {
         let mut kept = Kept::new(&fixture, 1 << 16);
         kept.ask(ASKED).await;
         kept.answered().await;
         assert!(kept.rest(&fixture).await);
         let Core { shared, connections, .. } = &*fixture.core;
+        if is_old {
+            kept.session.deadline.wait_since(Timestamp::now().as_second() - 400);
+        }
         match order {
             Some(phase) => connections.review(&shared.trust, &shared.usages, phase),
             None => kept.far.shutdown().await.unwrap(),

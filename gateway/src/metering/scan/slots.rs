@@ -68,15 +68,21 @@ impl Slots {
             .is_some_and(|number| number.found != SlotValue::Nothing && number.event == self.event)
     }
 
-    /// The text in this slot.
+    /// The text in this slot; none where it is empty or cannot be read.
     pub fn text(&self, slot: Slot) -> Option<&str> {
-        self.texts.iter().find(|text| text.slot == slot).map(|text| &*text.text)
+        self.texts
+            .iter()
+            .find(|text| text.slot == slot)
+            .map(|text| &*text.text)
+            .filter(|text| !text.is_empty())
     }
 
     /// The text in this slot, where the present event put it there.
     pub fn text_now(&self, slot: Slot) -> Option<&str> {
-        let text = self.texts.iter().find(|text| text.slot == slot)?;
-        (text.event == self.event).then_some(&*text.text)
+        self.texts
+            .iter()
+            .any(|text| text.slot == slot && text.event == self.event)
+            .then(|| self.text(slot))?
     }
 
     pub(super) fn set(&mut self, slot: Slot, number: u64) {
@@ -119,8 +125,10 @@ impl Slots {
                 kept.text.clear();
                 kept.text.push_str(text.unwrap_or_default());
             }
-            (None, Some(text)) => self.texts.push(SlotText { slot, event, text: text.to_owned() }),
-            (None, None) => {}
+            // One that cannot be read is kept as well, so that it stays the first.
+            (None, text) => {
+                self.texts.push(SlotText { slot, event, text: text.unwrap_or_default().to_owned() });
+            }
         }
     }
 

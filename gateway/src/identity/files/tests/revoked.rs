@@ -120,6 +120,24 @@ fn a_list_that_ended_refuses_whoever_its_issuer_has_certified() {
 }
 
 #[test]
+fn what_was_verified_before_a_list_ended_is_what_would_be_found_after_it() {
+    let disk = Disk::new();
+    let root = &disk.prod.issuer;
+    let one = [leaf(root, 2)];
+    let at = |seconds| UnixTime::since_unix_epoch(Duration::from_secs(UnixTime::now().as_secs() + seconds));
+    for lists in [[100, 3600], [3600, 100]] {
+        disk.write("prod.crl", &lists.map(|ends_in| list(root, &[], ends_in)).concat());
+        let asked_before = disk.load_revoking().unwrap();
+        assert!(asked_before.trust.verify(&one, at(0)).is_ok());
+        for later in [50, 200, 4000] {
+            let verdict = |files: &IdentityFiles| files.trust.verify(&one, at(later)).map(drop);
+            assert_eq!(verdict(&asked_before), verdict(&disk.load_revoking().unwrap()), "{lists:?} {later}");
+        }
+        assert_eq!(asked_before.trust.verify(&one, at(4000)).map(drop), Err(Refusal::RevocationListEnded));
+    }
+}
+
+#[test]
 fn a_list_that_is_foreign_unsigned_or_none_is_refused_with_its_file_and_the_last_good_one_counts() {
     let disk = Disk::new();
     let root = &disk.prod.issuer;
