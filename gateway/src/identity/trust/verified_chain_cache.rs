@@ -18,17 +18,17 @@ use super::VerifiedIdentity;
 /// At most so many chains, about 300 bytes each. One more clears all.
 pub(super) const CAPACITY: usize = 8192;
 
-type Digest = [u8; SHA256_OUTPUT_LEN];
+type ChainDigest = [u8; SHA256_OUTPUT_LEN];
 
 /// One chain for each leaf, so that whoever has a leaf takes no more room with other certificates behind it. Shared by all cores; the lock is
 /// held for no longer than a look takes.
 #[derive(Debug, Default)]
-pub(super) struct VerifiedChainCache(Mutex<HashMap<Digest, CachedChain>>);
+pub(super) struct VerifiedChainCache(Mutex<HashMap<ChainDigest, CachedChain>>);
 
 #[derive(Debug)]
 struct CachedChain {
     /// Of the certificates behind the leaf.
-    issuers: Digest,
+    issuers: ChainDigest,
     whom: VerifiedIdentity,
     /// When it was looked at, and until when the same would be found.
     since: UnixTime,
@@ -68,7 +68,7 @@ impl VerifiedChainCache {
         self.lock().len()
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Digest, CachedChain>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<ChainDigest, CachedChain>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -81,7 +81,7 @@ impl CachedChain {
 }
 
 /// Of each certificate with its length: no two lists are written alike.
-fn digest(certificates: &[CertificateDer<'_>]) -> Digest {
+fn digest(certificates: &[CertificateDer<'_>]) -> ChainDigest {
     let mut context = Context::new(&SHA256);
     for certificate in certificates {
         context.update(&(certificate.len() as u64).to_le_bytes());
