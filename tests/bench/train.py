@@ -49,11 +49,13 @@ def programs(target, run, names=tuple(PROGRAMS)):
     # Named by its content: cargo builds again what was built with another one.
     named = target / f"trained/{hashlib.sha256(profile.read_bytes()).hexdigest()[:16]}.profdata"
     shutil.copyfile(profile, named)
-    order = named.with_suffix(".order")
-    order.write_text("".join(f"{name}\n" for name in by_count(named)))
-    # Linkers of C compilers know nothing of such an order, but the one that comes with rustc does.
-    linker = ("-fuse-ld=lld", f"-B{tools() / 'gcc-ld'}", f"-Wl,--symbol-ordering-file={order}", "-Wl,--no-warn-symbol-ordering")
-    flags = [f"-Cprofile-use={named}", *(f"-Clink-arg={flag}" for flag in linker)]
+    flags = [f"-Cprofile-use={named}"]
+    # Linkers of C compilers know nothing of an order of functions, but the one that comes with rustc does, for most machines.
+    linker = tools() / "gcc-ld"
+    if linker.exists():
+        order = named.with_suffix(".order")
+        order.write_text("".join(f"{name}\n" for name in by_count(named)))
+        flags += [f"-Clink-arg={flag}" for flag in ("-fuse-ld=lld", f"-B{linker}", f"-Wl,--symbol-ordering-file={order}", "-Wl,--no-warn-symbol-ordering")]
     return build(target / "trained", " ".join(flags), names)
 
 
