@@ -157,6 +157,20 @@ fn an_empty_list_is_told_from_one_with_items() {
 }
 
 #[test]
+fn what_an_event_says_twice_is_what_could_be_acted_on_first() {
+    let long = "m".repeat(129);
+    for (text, model) in [
+        (r#"{"model":"a","model":"b"}"#.to_owned(), Some("a")),
+        (format!(r#"{{"model":"{long}","model":"b"}}"#), None),
+    ] {
+        assert_eq!(scan_text(&text).model.as_deref(), model, "{text}");
+    }
+    for lists in [r#"{"list":[],"list":[{}]}"#, r#"{"list":[{}],"list":[]}"#] {
+        assert_eq!(scan_text(lists).is_empty, Some(0), "{lists}");
+    }
+}
+
+#[test]
 fn depth_and_length_cost_no_memory() {
     let deep = format!(
         r#"{{"x":{}{},"usage":{{"input":7}}}}"#,
