@@ -53,6 +53,8 @@ use crate::settings::{DoubleHboneSettings, ListenerKind, ProxyProtocolSettings};
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(5);
 /// How many silent connections give way where there are no descriptors left.
 const MADE_ROOM: usize = 32;
+/// How many connections that wait to be accepted are taken when the listener closes.
+const LAST_ACCEPTED: usize = 4_096;
 
 /// What is spoken at a listener.
 #[derive(Clone)]
@@ -86,26 +88,10 @@ pub(crate) async fn accept(core: Arc<Core>, listener: ListenerConfig, socket: Tc
     loop {
         let accepted = tokio::select! {
             accepted = socket.accept() => accepted,
-            () = drained.reached(Phase::Closing) => return,
+            () = drained.reached(Phase::Closing) => break,
         };
         match accepted {
-            Ok((stream, peer)) => {
-                let is_proxy = listener.proxy.as_ref().is_some_and(|proxy| proxy.lists(peer.ip()));
-                let place = if is_proxy { handshakes.admit_proxy() } else { handshakes.admit(peer.ip()) };
-                let Some(place) = place else {
-                    core.stats.handshake_failed();
-                    continue;
-                };
-                let (core, listener) = (Arc::clone(&core), listener.clone());
-                let handshakes = Arc::clone(&handshakes);
-                tokio::spawn(async move {
-                    let connected = connect(&core, &listener, &handshakes, (stream, peer, place)).await;
-                    // A task of its own, so that the handshake's memory is given back.
-                    if let Some(connected) = connected {
-                        serve(listener, core, connected);
-                    }
-                });
-            }
+            Ok((stream, peer)) => admit(&core, &listener, &handshakes, stream, peer),
             // Out of descriptors or memory: what is open has to end before more can come, and what is silent ends now.
             Err(error) => {
                 if core.shared.throttles.handshakes.is_due("accept failed") {
@@ -116,6 +102,43 @@ pub(crate) async fn accept(core: Arc<Core>, listener: ListenerConfig, socket: Tc
             }
         }
     }
+    // Who is connected already would be reset with the listener.
+    let Ok(socket) = socket.into_std() else { return };
+    for (stream, peer) in std::iter::from_fn(|| socket.accept().ok()).take(LAST_ACCEPTED) {
+        if let Ok(stream) = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream)) {
+            admit(&core, &listener, &handshakes, stream, peer);
+        }
+    }
+}
+
+/// Has a connection prove whose it is and serves it, in tasks of its own for which a drain waits. It is closed where its address has too
+/// many that prove nothing.
+fn admit(
+    core: &Arc<Core>,
+    listener: &ListenerConfig,
+    handshakes: &Arc<Handshakes>,
+    stream: TcpStream,
+    peer: SocketAddr,
+) {
+    let is_proxy = listener.proxy.as_ref().is_some_and(|proxy| proxy.lists(peer.ip()));
+    let place = if is_proxy { handshakes.admit_proxy() } else { handshakes.admit(peer.ip()) };
+    let Some(place) = place else {
+        core.stats.handshake_failed();
+        return;
+    };
+    let (core, listener) = (Arc::clone(core), listener.clone());
+    let handshakes = Arc::clone(handshakes);
+    let drained = core.shared.drain.watch();
+    tokio::spawn(async move {
+        let connected = connect(&core, &listener, &handshakes, (stream, peer, place)).await;
+        // A task of its own, so that the handshake's memory is given back.
+        if let Some(connected) = connected {
+            serve(listener, core, connected);
+        }
+        // What serves it holds the drain from its first turn on.
+        tokio::task::yield_now().await;
+        drop(drained);
+    });
 }
 
 fn serve(listener: ListenerConfig, core: Arc<Core>, connected: Connected) {

@@ -115,7 +115,15 @@ impl Client {
 
     /// A TLS connection with nothing sent on it.
     pub async fn handshake(&self, tls: Arc<ClientConfig>) -> Result<TlsStream<TcpStream>, Failure> {
-        let tcp = self.dial().await?;
+        self.secure(tls, self.dial().await?).await
+    }
+
+    /// TLS on a connection that has none yet.
+    pub async fn secure(
+        &self,
+        tls: Arc<ClientConfig>,
+        tcp: TcpStream,
+    ) -> Result<TlsStream<TcpStream>, Failure> {
         Ok(TlsConnector::from(tls).connect(ServerName::try_from("localhost")?, tcp).await?)
     }
 

@@ -20,6 +20,9 @@ use crate::caller_occupancy::OccupancySlot;
 use crate::identity::{Proofs, ShownTo};
 use crate::min_rate::MinRate;
 
+/// Seconds that a connection has for its first request before it is told to close: its caller has just opened it to ask something.
+const FIRST_REQUEST_GRACE: i64 = 5;
+
 /// How a connection came.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum ProxyMode {
@@ -87,6 +90,8 @@ pub(crate) struct Session {
     body: Option<Arc<BodyProgress>>,
     /// It holds no more than it has to until a request comes.
     is_parked: AtomicBool,
+    /// When it was opened, in seconds.
+    opened: i64,
     _place: Option<Arc<OccupancySlot>>,
 }
 
@@ -127,6 +132,7 @@ impl Session {
             writes: Writes::default(),
             body: (!http2).then(|| Arc::new(BodyProgress::new())),
             is_parked: AtomicBool::new(false),
+            opened: Timestamp::now().as_second(),
             _place: place,
         }
     }
@@ -140,6 +146,11 @@ impl Session {
         } else {
             self.deadline.late(now.as_second())
         }
+    }
+
+    /// Whether its first request may still be on the way.
+    pub(super) fn awaits_first_request(&self, now: Timestamp) -> bool {
+        !self.deadline.was_asked() && now.as_second() - self.opened < FIRST_REQUEST_GRACE
     }
 
     /// Whether the answer has been over for a while, and the body of its request still comes.

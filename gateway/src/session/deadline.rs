@@ -28,6 +28,8 @@ pub(crate) struct HeaderDeadline {
     is_flushed: AtomicBool,
     /// What has come so far ends where a request does.
     is_between_requests: AtomicBool,
+    /// A request came, whatever became of it.
+    was_asked: AtomicBool,
 }
 
 /// What becomes of a connection on which it is the caller's turn.
@@ -49,6 +51,7 @@ impl HeaderDeadline {
             open: AtomicU32::new(0),
             is_flushed: AtomicBool::new(true),
             is_between_requests: AtomicBool::new(true),
+            was_asked: AtomicBool::new(false),
         }
     }
 
@@ -64,6 +67,7 @@ impl HeaderDeadline {
         // The core alone counts: no other thread writes in between.
         self.open.store(self.open.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         self.turn.store(OURS, Ordering::Relaxed);
+        self.was_asked.store(true, Ordering::Relaxed);
     }
 
     /// The answer to one request is out of our hands.
@@ -73,6 +77,11 @@ impl HeaderDeadline {
         if open == 0 {
             self.turn.store(WAITS, Ordering::Relaxed);
         }
+    }
+
+    /// Whether a request has ever come.
+    pub(super) fn was_asked(&self) -> bool {
+        self.was_asked.load(Ordering::Relaxed)
     }
 
     /// Whether a request is being answered.

@@ -50,6 +50,9 @@ impl ConnectionRegistry {
         self.unauthenticated().forget();
         let now = Timestamp::now();
         for session in open {
+            // Its first answer tells its caller to leave.
+            let is_early = phase == Phase::Closing && session.awaits_first_request(now);
+            let phase = if is_early { Phase::Leaving } else { phase };
             let order = match (session.late(now), session.proofs.ended(trust, usages, now)) {
                 (Some(Late::Head), _) => Some(Shutdown::Abort),
                 _ if session.writes.any_still(now) => Some(Shutdown::Abort),
