@@ -71,9 +71,9 @@ def tollgate(bench, work, upstream, host, key, port, wait_for, program, name="to
         f'{{name: tunnels, kind: hbone, address: "127.0.0.1:{ports[1]}"}}',
         f'{{name: proxy, kind: forward, address: "127.0.0.1:{ports[2]}"}}',
     ]
-    more = f"cores: {cores or bench.cores}"
-    if redis:
-        more += f'\nlimits: {{redis: {{addresses: ["127.0.0.1:{redis}"]}}}}'
+    shared = f', redis: {{addresses: ["127.0.0.1:{redis}"]}}' if redis else ""
+    # The load has few callers, with all connections that are measured.
+    more = f"cores: {cores or bench.cores}\nlimits: {{connectionsPerCaller: 100000{shared}}}"
     (home / "tollgate.yaml").write_text(settings.text(pki, listeners, more=more))
     (home / "resources/bench.yaml").write_text(f"""
 apiVersion: tollgate.dev/v1alpha1
