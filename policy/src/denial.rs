@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -234,6 +235,11 @@ impl Denial {
     /// The same refusal, with the limit that it comes from.
     pub fn by(self, limit: LimitState) -> Self {
         Self { limit: Some(Box::new(limit)), ..self }
+    }
+
+    /// [`Limit::id`](crate::limit::Limit::id) of the limit that refuses, where one does.
+    pub fn limit_id(&self) -> Option<Arc<str>> {
+        self.limit.as_ref().map(|limit| Arc::clone(&limit.id))
     }
 
     /// The same refusal, and whether the call may be made again as it is.

@@ -8,7 +8,7 @@ use serde_json::json;
 use tollgate_tests::fixture::CHAT_ONLY;
 use tollgate_tests::gateway::{Metrics, eventually};
 use tollgate_tests::provider::{chat, chat_completion};
-use tollgate_tests::report::requests_reach;
+use tollgate_tests::report::{report, requests_reach};
 use tollgate_tests::{Client, Fixture, Plan, Protocol, Reply};
 
 const CHAT: &str = "/up/v1/chat/completions";
@@ -163,8 +163,16 @@ async fn an_exhausted_budget_refuses_before_a_byte_leaves() {
     let refused = client.post(CHAT, &chat(400)).await;
     refused.assert_refused(429, "budget_exhausted");
     assert_eq!(refused.header("x-should-retry"), "false");
+    let refused_id = refused.header("x-tollgate-request-id");
     assert_eq!((fixture.upstream.count(), fixture.upstream.connections()), (1, 1));
     requests_reach(&fixture.gateway, 2).await;
+    let by = report(&fixture.gateway, "limited_by");
+    let refused: Vec<_> = by.iter().map(|row| (&row["limited_by"], &row["refused"])).collect();
+    let limit = json!("grant/checkout-up/tokens/day/shared");
+    assert!(refused.contains(&(&limit, &json!(1))) && refused.len() == 2, "{by:?}");
+    let shown = fixture.gateway.tollgate(&["calls", refused_id]);
+    let shown = String::from_utf8_lossy(&shown.stdout);
+    assert!(shown.contains("grant/checkout-up/tokens/day/shared"), "{shown}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -417,6 +417,7 @@ impl Account {
         let id = self.record.id;
         self.record.status = reply::status(denial.reason).as_u16();
         self.record.reason = Some(denial.reason);
+        self.record.limited_by = denial.limit_id();
         if denial.reason == Reason::Internal {
             self.record.outcome = Outcome::Panicked;
         }

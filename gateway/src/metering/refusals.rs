@@ -6,7 +6,7 @@
 //! **Invariant:** only calls are counted here of which nothing was sent and no hold was written, so no line of the journal waits for their
 //! records. What is remembered is bounded whoever calls. A process that is killed loses the counts of its last minute.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 use tollgate_policy::caller::Identity;
@@ -52,6 +52,7 @@ struct RefusalKind {
     reason: Option<Reason>,
     destination: Option<ResourceId>,
     grant: Option<ResourceId>,
+    limited_by: Option<Arc<str>>,
     status: u16,
     outcome: &'static str,
 }
@@ -125,6 +126,7 @@ impl RefusalCounts {
             reason,
             destination: record.destination.clone(),
             grant: record.grant.clone(),
+            limited_by: record.limited_by.clone(),
             status,
             outcome,
         };
@@ -151,6 +153,7 @@ fn first_of(kind: &RefusalKind, record: &Record) -> Record {
     first.proof = record.proof.filter(|_| kind.caller.is_some());
     first.destination.clone_from(&kind.destination);
     first.grant.clone_from(&kind.grant);
+    first.limited_by.clone_from(&kind.limited_by);
     (first.reason, first.status, first.outcome) = (record.reason, record.status, record.outcome);
     (first.count, first.bytes_in, first.generation) = (record.count, record.bytes_in, record.generation);
     first

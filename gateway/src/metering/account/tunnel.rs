@@ -104,6 +104,7 @@ impl Account {
         let is_bug = denial.reason == Reason::Internal;
         self.record.outcome = if is_bug { Outcome::Panicked } else { Outcome::Refused };
         self.record.reason = Some(denial.reason);
+        self.record.limited_by = denial.limit_id();
         let _ = self.close(LearntUsage::Plain);
     }
 }
