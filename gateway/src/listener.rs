@@ -3,6 +3,7 @@
 //! **Invariant:** a request reaches the route only with a [`Session`]. A certificate that its peer has shown was verified, also when the TLS
 //! session was resumed; where a listener does without one, the route refuses whoever is not proven otherwise.
 
+mod accept;
 mod bind;
 mod double_hbone;
 #[cfg(test)]
@@ -29,10 +30,11 @@ use std::time::Duration;
 
 use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tollgate_policy::name::ResourceId;
 
+pub(crate) use self::accept::accept;
 pub(crate) use self::bind::{bind, by_whom};
 use self::double_hbone::InnerTunnels;
 use self::handshakes::{HandshakeSignal, HandshakeSlot, Handshakes};
@@ -45,16 +47,11 @@ pub(crate) use self::tls::server_config;
 use self::write_timeout::{TlsStream, WriteTimeoutStream};
 use crate::caller_occupancy::OccupancySlot;
 use crate::core::{Core, Shared};
-use crate::drain::Phase;
 use crate::identity::{Proofs, Refusal};
 use crate::session::{Arrival, HeaderDeadline, ProxyMode, Session};
 use crate::settings::{DoubleHboneSettings, ListenerKind, ProxyProtocolSettings};
 
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(5);
-/// How many silent connections give way where there are no descriptors left.
-const MADE_ROOM: usize = 32;
-/// How many connections that wait to be accepted are taken when the listener closes.
-const LAST_ACCEPTED: usize = 4_096;
 
 /// What is spoken at a listener.
 #[derive(Clone)]
@@ -79,66 +76,6 @@ enum Connected {
     Clear(WriteTimeoutStream, Arc<Session>),
     /// Without TLS: a listed proxy says whose it is.
     Vouched(TcpStream, SandwichedWorkload),
-}
-
-/// Accepts on one core until the drain closes the listener.
-pub(crate) async fn accept(core: Arc<Core>, listener: ListenerConfig, socket: TcpListener) {
-    let mut drained = core.shared.drain.watch();
-    let handshakes = Arc::new(Handshakes::default());
-    loop {
-        let accepted = tokio::select! {
-            accepted = socket.accept() => accepted,
-            () = drained.reached(Phase::Closing) => break,
-        };
-        match accepted {
-            Ok((stream, peer)) => admit(&core, &listener, &handshakes, stream, peer),
-            // Out of descriptors or memory: what is open has to end before more can come, and what is silent ends now.
-            Err(error) => {
-                if core.shared.throttles.handshakes.is_due("accept failed") {
-                    tracing::warn!(listener = %listener.name, %error, "accept failed; said once a minute");
-                }
-                let made_room = handshakes.make_room(MADE_ROOM) || core.connections.make_room(MADE_ROOM);
-                tokio::time::sleep(Duration::from_millis(if made_room { 5 } else { 100 })).await;
-            }
-        }
-    }
-    // Who is connected already would be reset with the listener.
-    let Ok(socket) = socket.into_std() else { return };
-    for (stream, peer) in std::iter::from_fn(|| socket.accept().ok()).take(LAST_ACCEPTED) {
-        if let Ok(stream) = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream)) {
-            admit(&core, &listener, &handshakes, stream, peer);
-        }
-    }
-}
-
-/// Has a connection prove whose it is and serves it, in tasks of its own for which a drain waits. It is closed where its address has too
-/// many that prove nothing.
-fn admit(
-    core: &Arc<Core>,
-    listener: &ListenerConfig,
-    handshakes: &Arc<Handshakes>,
-    stream: TcpStream,
-    peer: SocketAddr,
-) {
-    let is_proxy = listener.proxy.as_ref().is_some_and(|proxy| proxy.lists(peer.ip()));
-    let place = if is_proxy { handshakes.admit_proxy() } else { handshakes.admit(peer.ip()) };
-    let Some(place) = place else {
-        core.stats.handshake_failed();
-        return;
-    };
-    let (core, listener) = (Arc::clone(core), listener.clone());
-    let handshakes = Arc::clone(handshakes);
-    let drained = core.shared.drain.watch();
-    tokio::spawn(async move {
-        let connected = connect(&core, &listener, &handshakes, (stream, peer, place)).await;
-        // A task of its own, so that the handshake's memory is given back.
-        if let Some(connected) = connected {
-            serve(listener, core, connected);
-        }
-        // What serves it holds the drain from its first turn on.
-        tokio::task::yield_now().await;
-        drop(drained);
-    });
 }
 
 fn serve(listener: ListenerConfig, core: Arc<Core>, connected: Connected) {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use tollgate_policy::caller::{Identity, Proof};
-use tollgate_policy::denial::Reason;
+use tollgate_policy::denial::{Denial, Reason};
 use tollgate_policy::name::{Name, ResourceId};
 use tollgate_policy::price::{NanoUsd, Units};
 
@@ -110,6 +110,12 @@ macro_rules! with_numbers {
 dimensions!(with_texts);
 
 impl Record {
+    /// Notes why it was refused, or broken off.
+    pub(crate) fn denied(&mut self, denial: &Denial) {
+        self.reason = Some(denial.reason);
+        self.limited_by = denial.limit_id();
+    }
+
     /// All that is written of it.
     pub(crate) fn fields(&self) -> Fields<'_> {
         let last = self.attempts.last();

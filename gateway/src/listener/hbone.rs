@@ -91,6 +91,7 @@ where
             accepted = connection.accept() => {
                 let Some(accepted) = accepted else { return Ok(()) };
                 let (request, respond) = accepted?;
+                session.deadline.on_request();
                 asked(request, respond);
             }
             () = &mut silent => return Ok(()),

@@ -35,6 +35,7 @@ pub(super) async fn serve(
     stream: TcpStream,
     workload: SandwichedWorkload,
 ) {
+    let _drained = core.shared.drain.watch();
     let address = workload.source;
     let Some((proofs, place)) = proven(&core, &listener, workload) else { return };
     let deadline = Arc::new(HeaderDeadline::new());

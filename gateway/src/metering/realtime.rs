@@ -306,7 +306,8 @@ impl TurnMeter {
             Err(denial) => {
                 let mut account = session.turn_past_limits(&call);
                 account.sent();
-                (account.record.outcome, account.record.reason) = (Outcome::Refused, Some(denial.reason));
+                account.record.outcome = Outcome::Refused;
+                account.record.denied(&denial);
                 // Nobody waits for the line; a journal that cannot be written has said so itself.
                 let _ = account.close(self.untold(&call));
                 Err(denial)

@@ -20,9 +20,6 @@ use crate::caller_occupancy::OccupancySlot;
 use crate::identity::{Proofs, ShownTo};
 use crate::min_rate::MinRate;
 
-/// Seconds that a connection has for its first request before it is told to close: its caller has just opened it to ask something.
-const FIRST_REQUEST_GRACE: i64 = 5;
-
 /// How a connection came.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum ProxyMode {
@@ -148,9 +145,9 @@ impl Session {
         }
     }
 
-    /// Whether its first request may still be on the way.
-    pub(super) fn awaits_first_request(&self, now: Timestamp) -> bool {
-        !self.deadline.was_asked() && now.as_second() - self.opened < FIRST_REQUEST_GRACE
+    /// For how many seconds nothing was asked since it was opened; `None`: something was.
+    pub(super) fn unasked(&self, now: Timestamp) -> Option<i64> {
+        (!self.deadline.was_asked()).then(|| now.as_second() - self.opened)
     }
 
     /// Whether the answer has been over for a while, and the body of its request still comes.

@@ -9,12 +9,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use jiff::Timestamp;
 
 use super::connection::Session;
-use super::deadline::Late;
+use super::deadline::{HEAD_LIMIT, Late};
 use super::shutdown::Shutdown;
 use super::unauthenticated::UnauthenticatedConnections;
 use crate::caller_occupancy::CallerOccupancies;
 use crate::drain::Phase;
 use crate::identity::{ProofEnded, Trust};
+
+/// Seconds that a connection has for its first request before a drain tells it to end: its caller has just opened it to ask something.
+const FIRST_REQUEST_GRACE: i64 = 5;
 
 /// The open connections of a core.
 #[derive(Debug, Default)]
@@ -50,17 +53,15 @@ impl ConnectionRegistry {
         self.unauthenticated().forget();
         let now = Timestamp::now();
         for session in open {
-            // Its first answer tells its caller to leave.
-            let is_early = phase == Phase::Closing && session.awaits_first_request(now);
-            let phase = if is_early { Phase::Leaving } else { phase };
+            let order = |proof| order(phase, proof, session.unasked(now), now);
             let order = match (session.late(now), session.proofs.ended(trust, usages, now)) {
                 (Some(Late::Head), _) => Some(Shutdown::Abort),
                 _ if session.writes.any_still(now) => Some(Shutdown::Abort),
                 (Some(Late::Body), since) => {
                     session.shutdown.wake();
-                    order(phase, since, now)
+                    order(since)
                 }
-                (late, since) => order(phase, since, now).or_else(|| late.map(|_| Shutdown::Graceful)),
+                (late, since) => order(since).or_else(|| late.map(|_| Shutdown::Graceful)),
             };
             match order {
                 Some(order) => session.shutdown.send(order),
@@ -79,12 +80,24 @@ impl ConnectionRegistry {
     }
 }
 
-/// What a connection is told in this phase of the drain, whose proof may have ended.
-fn order(phase: Phase, proof: Option<ProofEnded>, now: Timestamp) -> Option<Shutdown> {
+/// What a connection is told in this phase of the drain, whose proof may have ended, and on which nothing was asked for so many seconds
+/// since it was opened.
+fn order(phase: Phase, proof: Option<ProofEnded>, unasked: Option<i64>, now: Timestamp) -> Option<Shutdown> {
     if phase >= Phase::Cut || proof.is_some_and(|ended| ended.is_over(now)) {
         return Some(Shutdown::Abort);
     }
-    (phase >= Phase::Closing || proof.is_some()).then_some(Shutdown::Graceful)
+    if phase < Phase::Closing {
+        return proof.map(|_| Shutdown::Graceful);
+    }
+    match unasked {
+        // Its first answer tells its caller to leave.
+        Some(seconds) if phase == Phase::Closing && seconds < FIRST_REQUEST_GRACE => {
+            proof.map(|_| Shutdown::Graceful)
+        }
+        // hyper waits for the preface of HTTP/2 also once it is told to end.
+        Some(seconds) if seconds > HEAD_LIMIT => Some(Shutdown::Abort),
+        _ => Some(Shutdown::Graceful),
+    }
 }
 
 #[cfg(test)]
@@ -100,14 +113,28 @@ mod tests {
         let ended = Timestamp::from_second(1_000).unwrap();
         let told = |phase, after| {
             let now = Timestamp::from_second(1_000 + after).unwrap();
-            order(phase, Some(ProofEnded { since: ended, grace, reason }), now)
+            order(phase, Some(ProofEnded { since: ended, grace, reason }), None, now)
         };
         assert_eq!(told(Phase::Serving, 0), Some(Shutdown::Graceful));
         assert_eq!(told(Phase::Serving, grace.as_secs()), Some(Shutdown::Graceful));
         assert_eq!(told(Phase::Serving, grace.as_secs() + 1), Some(Shutdown::Abort));
         assert_eq!(told(Phase::Cutting, 0), Some(Shutdown::Graceful));
         assert_eq!(told(Phase::Cut, 0), Some(Shutdown::Abort));
-        assert_eq!(order(Phase::Serving, None, ended), None);
-        assert_eq!(order(Phase::Closing, None, ended), Some(Shutdown::Graceful));
+        assert_eq!(order(Phase::Serving, None, None, ended), None);
+        assert_eq!(order(Phase::Closing, None, None, ended), Some(Shutdown::Graceful));
+    }
+
+    #[test]
+    fn a_drain_waits_a_little_for_a_first_request_and_then_ends_what_never_asks() {
+        let now = Timestamp::from_second(1_000).unwrap();
+        let told = |phase, seconds| order(phase, None, Some(seconds), now);
+        assert_eq!(told(Phase::Leaving, HEAD_LIMIT + 1), None);
+        assert_eq!(told(Phase::Closing, FIRST_REQUEST_GRACE - 1), None);
+        assert_eq!(told(Phase::Closing, FIRST_REQUEST_GRACE), Some(Shutdown::Graceful));
+        assert_eq!(told(Phase::Closing, HEAD_LIMIT), Some(Shutdown::Graceful));
+        assert_eq!(told(Phase::Closing, HEAD_LIMIT + 1), Some(Shutdown::Abort));
+        assert_eq!(told(Phase::Cutting, 0), Some(Shutdown::Graceful));
+        let ended = ProofEnded { since: now, grace: SignedDuration::from_secs(7), reason: Reason::NoProof };
+        assert_eq!(order(Phase::Closing, Some(ended), Some(0), now), Some(Shutdown::Graceful));
     }
 }

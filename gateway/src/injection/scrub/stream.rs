@@ -75,7 +75,8 @@ impl Scrubber {
             return self.pass_held(cut);
         }
         // The rest of an occurrence that began in what waits is at the beginning of the chunk.
-        let start = class.leading(&chunk, most);
+        // A long run goes on, most likely: to measure how far costs more than to search as far as it may.
+        let start = if waiting >= most { most } else { class.leading(&chunk, most) };
         self.hold(&chunk[..start]);
         let mut joined = std::mem::take(&mut self.held);
         self.look(&joined);
@@ -155,7 +156,9 @@ impl Scrubber {
         }
         let class = self.needles.class();
         let (most, step) = (class.window() - 1, class.window() / 2);
-        let run = match class.trailing(chunk, most + step) {
+        // A larger chunk does not wait as a whole, however long its run is.
+        let measured = if chunk.len() > most + step { most } else { chunk.len() };
+        let run = match class.trailing(chunk, measured) {
             run if run == chunk.len() => all,
             run => run,
         };

@@ -103,8 +103,7 @@ impl Account {
     pub(crate) fn cut(mut self: Box<Self>, denial: &Denial) {
         let is_bug = denial.reason == Reason::Internal;
         self.record.outcome = if is_bug { Outcome::Panicked } else { Outcome::Refused };
-        self.record.reason = Some(denial.reason);
-        self.record.limited_by = denial.limit_id();
+        self.record.denied(denial);
         let _ = self.close(LearntUsage::Plain);
     }
 }

@@ -8,7 +8,7 @@ const TURN: Duration = Duration::from_micros(100);
 /// So many bytes are searched at once while it is not known how dear they are.
 const FIRST_PIECE: usize = 16 << 10;
 /// And so many where they are cheap: what two pieces share is searched twice.
-const LARGEST_PIECE: usize = 64 << 10;
+const LARGEST_PIECE: usize = 128 << 10;
 /// The search of fewer bytes takes hardly longer than to look at the clock. They count as the dearest do: a piece of them fills a quantum.
 const LEAST_TIMED: usize = 2 << 10;
 
@@ -72,7 +72,7 @@ mod tests {
         let cheap = Duration::from_micros(10);
         assert_eq!(
             [FIRST_PIECE, 2 * FIRST_PIECE, LARGEST_PIECE].map(|piece| piece_after(piece, cheap)),
-            [2 * FIRST_PIECE, LARGEST_PIECE, LARGEST_PIECE]
+            [2 * FIRST_PIECE, 4 * FIRST_PIECE, LARGEST_PIECE]
         );
         assert_eq!(piece_after(LARGEST_PIECE, Duration::from_micros(60)), LARGEST_PIECE);
         assert_eq!(piece_after(LARGEST_PIECE, Duration::from_micros(400)), FIRST_PIECE);
