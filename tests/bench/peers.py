@@ -72,7 +72,7 @@ def tollgate(bench, work, upstream, host, key, port, wait_for, program, name="to
         f'{{name: proxy, kind: forward, address: "127.0.0.1:{ports[2]}"}}',
     ]
     shared = f', redis: {{addresses: ["127.0.0.1:{redis}"]}}' if redis else ""
-    # The load has few callers, with all connections that are measured.
+    # The load has few callers: the default would refuse most of their connections.
     more = f"cores: {cores or bench.cores}\nlimits: {{connectionsPerCaller: 100000{shared}}}"
     (home / "tollgate.yaml").write_text(settings.text(pki, listeners, more=more))
     (home / "resources/bench.yaml").write_text(f"""

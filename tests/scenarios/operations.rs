@@ -69,20 +69,31 @@ async fn a_connection_that_was_opened_before_the_listeners_close_has_its_first_r
     for protocol in Protocol::BOTH {
         opened.push(client.open(protocol).await.unwrap());
     }
-    // Of one of them not even the handshake has begun.
-    let dialled = client.dial().await.unwrap();
     fixture.gateway.begin_drain();
     eventually("the listeners are closed", || TcpStream::connect(fixture.gateway.address()).is_err()).await;
     // The connections are looked at once a second.
     tokio::time::sleep(Duration::from_millis(1_500)).await;
-    let late = client.secure(client.tls(&["http/1.1"]), dialled).await.unwrap();
-    opened.push(Connection::over(&client, late, Protocol::H1).await.unwrap());
     for mut connection in opened {
         let answer = connection.send(client.request(Method::GET, "/up/x", "")).await.unwrap();
         assert_eq!(answer.text(), "there");
     }
     assert!(fixture.gateway.ended().await.success());
     assert_eq!(report(&fixture.gateway, "caller").len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_waits_for_a_handshake_under_way() {
+    let mut fixture = Plan::new().start(|_| Reply::status(200).data("there")).await;
+    let client = fixture.checkout();
+    let dialled = client.dial().await.unwrap();
+    fixture.gateway.begin_drain();
+    eventually("the listeners are closed", || TcpStream::connect(fixture.gateway.address()).is_err()).await;
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    let late = client.secure(client.tls(&["http/1.1"]), dialled).await.unwrap();
+    let mut connection = Connection::over(&client, late, Protocol::H1).await.unwrap();
+    let answer = connection.send(client.request(Method::GET, "/up/x", "")).await.unwrap();
+    assert_eq!(answer.text(), "there");
+    assert!(fixture.gateway.ended().await.success());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -54,7 +54,7 @@ macro_rules! dimensions {
             Budget budget: Option<ResourceId>, Rest;
             /// The model that was asked for in the place of `model`, because a budget has it so
             ModelSent model_sent: Option<Bounded>, Rest;
-            /// The limit that had too little left for it
+            /// The limit of a grant or budget that refused it
             LimitedBy limited_by: Option<Arc<str>>, Rest;
         }
     };

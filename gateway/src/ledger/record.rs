@@ -111,7 +111,7 @@ dimensions!(with_texts);
 
 impl Record {
     /// Notes why it was refused, or broken off.
-    pub(crate) fn denied(&mut self, denial: &Denial) {
+    pub(crate) fn set_denial(&mut self, denial: &Denial) {
         self.reason = Some(denial.reason);
         self.limited_by = denial.limit_id();
     }

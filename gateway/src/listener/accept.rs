@@ -4,11 +4,12 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::{io, net};
 
 use tokio::net::{TcpListener, TcpStream};
 
+use super::bind::BACKLOG;
 use super::handshakes::Handshakes;
 use super::{ListenerConfig, connect, serve};
 use crate::core::Core;
@@ -16,9 +17,10 @@ use crate::drain::Phase;
 
 /// How many silent connections give way where there are no descriptors left.
 const MADE_ROOM: usize = 32;
-/// How many connections that wait to be accepted are taken when the listener closes, and after how many of them others have their turn.
-const LAST_ACCEPTED: usize = 4_096;
-const AT_ONCE: usize = 64;
+/// After how many connections of the accept queue other tasks have their turn.
+const YIELD_EVERY: i32 = 64;
+/// How long the accept queue is emptied where that fails again and again.
+const EMPTYING_LIMIT: Duration = Duration::from_secs(1);
 
 /// Where connections come from, and what is under way of them.
 struct Acceptor {
@@ -41,18 +43,19 @@ pub(crate) async fn accept(core: Arc<Core>, listener: ListenerConfig, socket: Tc
             Err(error) => acceptor.make_room(&error).await,
         }
     }
-    // Who is connected already would be reset with the listener.
-    if acceptor.core.shared.drain.phase() == Phase::Closing
-        && let Ok(socket) = socket.into_std()
-    {
-        acceptor.accept_rest(&socket).await;
+    if let Ok(socket) = socket.into_std() {
+        acceptor.empty_queue(&socket).await;
     }
 }
 
 impl Acceptor {
-    /// Accepts who is connected already.
-    async fn accept_rest(&self, socket: &net::TcpListener) {
-        for number in 1..=LAST_ACCEPTED {
+    /// Accepts what waits in the accept queue, which would be reset with the listener. Not by tokio: what it knows may lag behind the queue.
+    async fn empty_queue(&self, socket: &net::TcpListener) {
+        let begun = Instant::now();
+        for number in 1..=BACKLOG {
+            if self.core.shared.drain.phase() > Phase::Closing {
+                return;
+            }
             let accepted = socket.accept().and_then(|(stream, peer)| {
                 stream.set_nonblocking(true)?;
                 Ok((TcpStream::from_std(stream)?, peer))
@@ -60,9 +63,10 @@ impl Acceptor {
             match accepted {
                 Ok((stream, peer)) => self.admit(stream, peer),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(_) if begun.elapsed() > EMPTYING_LIMIT => return,
                 Err(error) => self.make_room(&error).await,
             }
-            if number % AT_ONCE == 0 {
+            if number % YIELD_EVERY == 0 {
                 tokio::task::yield_now().await;
             }
         }
@@ -102,5 +106,51 @@ impl Acceptor {
         }
         let made_room = handshakes.make_room(MADE_ROOM) || core.connections.make_room(MADE_ROOM);
         tokio::time::sleep(Duration::from_millis(if made_room { 5 } else { 100 })).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+    use crate::listener::fixture::Fixture;
+    use crate::settings::ListenerKind;
+
+    #[tokio::test]
+    async fn a_connection_in_the_accept_queue_is_not_reset_when_the_listener_closes() {
+        let fixture = Fixture::new().await;
+        let core = Arc::clone(&fixture.core);
+        let kind = ListenerKind::Forward;
+        let listener = ListenerConfig {
+            name: "proxy".into(),
+            kind,
+            destination: None,
+            tls: None,
+            proxy: None,
+            double_hbone: None,
+        };
+        let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = socket.local_addr().unwrap();
+        let mut queued = Vec::new();
+        for _ in 0..100 {
+            queued.push(TcpStream::connect(address).await.unwrap());
+        }
+        let shared = Arc::clone(&core.shared);
+        let minute = Duration::from_secs(60);
+        let drain =
+            tokio::spawn(
+                async move { shared.drain.run(Duration::ZERO, minute, std::future::pending()).await },
+            );
+        core.shared.drain.watch().reached(Phase::Closing).await;
+        accept(core, listener, socket).await;
+        TcpStream::connect(address).await.unwrap_err();
+        for mut stream in queued {
+            stream.write_all(b"GET http://up.test/ HTTP/1.1\r\nhost: up.test\r\n\r\n").await.unwrap();
+            let mut answer = Vec::new();
+            stream.read_to_end(&mut answer).await.unwrap();
+            assert!(answer.starts_with(b"HTTP/1.1 407 "), "{}", String::from_utf8_lossy(&answer));
+        }
+        assert!(!drain.await.unwrap());
     }
 }

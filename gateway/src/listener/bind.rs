@@ -13,7 +13,7 @@ use socket2::{Domain, Socket, Type};
 
 use crate::upstream::KEEPALIVE;
 
-const BACKLOG: i32 = 4096;
+pub(super) const BACKLOG: i32 = 4096;
 /// `TCP_LISTEN` in `/proc/net/tcp`.
 const LISTENS: &str = "0A";
 

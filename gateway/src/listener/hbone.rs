@@ -91,6 +91,7 @@ where
             accepted = connection.accept() => {
                 let Some(accepted) = accepted else { return Ok(()) };
                 let (request, respond) = accepted?;
+                // A drain gives time for a first request, which this is. Whose turn it is counts over HTTP/1.1 alone.
                 session.deadline.on_request();
                 asked(request, respond);
             }

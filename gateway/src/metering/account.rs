@@ -416,7 +416,7 @@ impl Account {
     pub(crate) fn refuse(mut self: Box<Self>, denial: &Denial) -> RecordId {
         let id = self.record.id;
         self.record.status = reply::status(denial.reason).as_u16();
-        self.record.denied(denial);
+        self.record.set_denial(denial);
         if denial.reason == Reason::Internal {
             self.record.outcome = Outcome::Panicked;
         }

@@ -307,7 +307,7 @@ impl TurnMeter {
                 let mut account = session.turn_past_limits(&call);
                 account.sent();
                 account.record.outcome = Outcome::Refused;
-                account.record.denied(&denial);
+                account.record.set_denial(&denial);
                 // Nobody waits for the line; a journal that cannot be written has said so itself.
                 let _ = account.close(self.untold(&call));
                 Err(denial)

@@ -185,6 +185,22 @@ mod tests {
     }
 
     #[test]
+    fn refusals_by_two_limits_are_counted_apart() {
+        let refusals = Refusals::default();
+        let by = |limit: &str| {
+            let mut record = refused("spiffe://prod.acme/web", Reason::BudgetExhausted, 600);
+            record.limited_by = Some(limit.into());
+            record
+        };
+        let (tokens, spend) = ("grant/a/tokens/day/shared", "grant/a/spend/month/shared");
+        refusals.count(&[by(tokens), by(spend), by(spend)]);
+        let mut told: Vec<(Option<Arc<str>>, _)> =
+            refusals.take_all().into_iter().map(|record| (record.limited_by, record.count)).collect();
+        told.sort_unstable();
+        assert_eq!(told, [(Some(spend.into()), 2), (Some(tokens.into()), 1)]);
+    }
+
+    #[test]
     fn the_first_refusals_are_told_each_and_the_rest_in_one_record_that_counts_them() {
         let refusals = Refusals::default();
         refusals.take(at(600));

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use http::HeaderMap;
 use hyper::body::Incoming;
@@ -13,7 +13,7 @@ use tollgate_policy::policy::Policy;
 use tollgate_policy::target::{Target, TunnelAuthority};
 
 use super::deadline::{HeaderDeadline, Late};
-use super::shutdown::ShutdownSignal;
+use super::shutdown::{Shutdown, ShutdownSignal};
 use super::write_progress::{WriteProgress, Writes};
 use crate::caller_body::{BodyProgress, CallerBody, Leftover};
 use crate::caller_occupancy::OccupancySlot;
@@ -72,6 +72,15 @@ pub(crate) struct Arrival {
     pub(crate) deadline: Arc<HeaderDeadline>,
 }
 
+/// The first request of a connection, which has not come.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct AwaitedRequest {
+    /// Seconds since the connection was opened.
+    pub(super) opened_for: i64,
+    /// Seconds since it was told to end, if it was.
+    pub(super) told_for: Option<i64>,
+}
+
 /// What is known of a caller's connection, for all requests on it.
 #[derive(Debug)]
 pub(crate) struct Session {
@@ -89,6 +98,8 @@ pub(crate) struct Session {
     is_parked: AtomicBool,
     /// When it was opened, in seconds.
     opened: i64,
+    /// When it was first told to end, in seconds; 0: it was not.
+    told: AtomicI64,
     _place: Option<Arc<OccupancySlot>>,
 }
 
@@ -130,6 +141,7 @@ impl Session {
             body: (!http2).then(|| Arc::new(BodyProgress::new())),
             is_parked: AtomicBool::new(false),
             opened: Timestamp::now().as_second(),
+            told: AtomicI64::new(0),
             _place: place,
         }
     }
@@ -145,9 +157,19 @@ impl Session {
         }
     }
 
-    /// For how many seconds nothing was asked since it was opened; `None`: something was.
-    pub(super) fn unasked(&self, now: Timestamp) -> Option<i64> {
-        (!self.deadline.was_asked()).then(|| now.as_second() - self.opened)
+    /// How long its first request has been awaited; `None`: it has come.
+    pub(super) fn awaited_request(&self, now: Timestamp) -> Option<AwaitedRequest> {
+        let told = Some(self.told.load(Ordering::Relaxed)).filter(|told| *told != 0);
+        (!self.deadline.was_asked()).then(|| AwaitedRequest {
+            opened_for: now.as_second() - self.opened,
+            told_for: told.map(|told| now.as_second() - told),
+        })
+    }
+
+    /// Tells whoever drives it how it has to end.
+    pub(super) fn tell(&self, order: Shutdown, now: Timestamp) {
+        let _ = self.told.compare_exchange(0, now.as_second(), Ordering::Relaxed, Ordering::Relaxed);
+        self.shutdown.send(order);
     }
 
     /// Whether the answer has been over for a while, and the body of its request still comes.

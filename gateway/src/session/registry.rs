@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use jiff::Timestamp;
 
-use super::connection::Session;
+use super::connection::{AwaitedRequest, Session};
 use super::deadline::{HEAD_LIMIT, Late};
 use super::shutdown::Shutdown;
 use super::unauthenticated::UnauthenticatedConnections;
@@ -53,18 +53,18 @@ impl ConnectionRegistry {
         self.unauthenticated().forget();
         let now = Timestamp::now();
         for session in open {
-            let order = |proof| order(phase, proof, session.unasked(now), now);
-            let order = match (session.late(now), session.proofs.ended(trust, usages, now)) {
+            let ordered = |proof| order(phase, proof, session.awaited_request(now), now);
+            let told = match (session.late(now), session.proofs.ended(trust, usages, now)) {
                 (Some(Late::Head), _) => Some(Shutdown::Abort),
                 _ if session.writes.any_still(now) => Some(Shutdown::Abort),
                 (Some(Late::Body), since) => {
                     session.shutdown.wake();
-                    order(since)
+                    ordered(since)
                 }
-                (late, since) => order(since).or_else(|| late.map(|_| Shutdown::Graceful)),
+                (late, since) => ordered(since).or_else(|| late.map(|_| Shutdown::Graceful)),
             };
-            match order {
-                Some(order) => session.shutdown.send(order),
+            match told {
+                Some(order) => session.tell(order, now),
                 None if session.can_park(now) => session.shutdown.wake(),
                 None => {}
             }
@@ -80,22 +80,26 @@ impl ConnectionRegistry {
     }
 }
 
-/// What a connection is told in this phase of the drain, whose proof may have ended, and on which nothing was asked for so many seconds
-/// since it was opened.
-fn order(phase: Phase, proof: Option<ProofEnded>, unasked: Option<i64>, now: Timestamp) -> Option<Shutdown> {
+/// What a connection is told. `proof`: its proof has ended; `first`: its first request has not come.
+fn order(
+    phase: Phase,
+    proof: Option<ProofEnded>,
+    first: Option<AwaitedRequest>,
+    now: Timestamp,
+) -> Option<Shutdown> {
     if phase >= Phase::Cut || proof.is_some_and(|ended| ended.is_over(now)) {
         return Some(Shutdown::Abort);
     }
     if phase < Phase::Closing {
         return proof.map(|_| Shutdown::Graceful);
     }
-    match unasked {
-        // Its first answer tells its caller to leave.
-        Some(seconds) if phase == Phase::Closing && seconds < FIRST_REQUEST_GRACE => {
+    match first {
+        // Over HTTP/1.1 its first answer says `connection: close`, over HTTP/2 the next look sends a GOAWAY.
+        Some(first) if phase == Phase::Closing && first.opened_for < FIRST_REQUEST_GRACE => {
             proof.map(|_| Shutdown::Graceful)
         }
-        // hyper waits for the preface of HTTP/2 also once it is told to end.
-        Some(seconds) if seconds > HEAD_LIMIT => Some(Shutdown::Abort),
+        // hyper ends a connection that is told to, unless its preface of HTTP/2 never comes.
+        Some(first) if first.told_for.is_some_and(|seconds| seconds > HEAD_LIMIT) => Some(Shutdown::Abort),
         _ => Some(Shutdown::Graceful),
     }
 }
@@ -127,14 +131,18 @@ mod tests {
     #[test]
     fn a_drain_waits_a_little_for_a_first_request_and_then_ends_what_never_asks() {
         let now = Timestamp::from_second(1_000).unwrap();
-        let told = |phase, seconds| order(phase, None, Some(seconds), now);
-        assert_eq!(told(Phase::Leaving, HEAD_LIMIT + 1), None);
-        assert_eq!(told(Phase::Closing, FIRST_REQUEST_GRACE - 1), None);
-        assert_eq!(told(Phase::Closing, FIRST_REQUEST_GRACE), Some(Shutdown::Graceful));
-        assert_eq!(told(Phase::Closing, HEAD_LIMIT), Some(Shutdown::Graceful));
-        assert_eq!(told(Phase::Closing, HEAD_LIMIT + 1), Some(Shutdown::Abort));
-        assert_eq!(told(Phase::Cutting, 0), Some(Shutdown::Graceful));
+        let told = |phase, opened_for, told_for| {
+            order(phase, None, Some(AwaitedRequest { opened_for, told_for }), now)
+        };
+        assert_eq!(told(Phase::Leaving, HEAD_LIMIT + 1, None), None);
+        assert_eq!(told(Phase::Closing, FIRST_REQUEST_GRACE - 1, None), None);
+        assert_eq!(told(Phase::Closing, FIRST_REQUEST_GRACE, None), Some(Shutdown::Graceful));
+        assert_eq!(told(Phase::Closing, 10 * HEAD_LIMIT, None), Some(Shutdown::Graceful));
+        assert_eq!(told(Phase::Closing, 10 * HEAD_LIMIT, Some(HEAD_LIMIT)), Some(Shutdown::Graceful));
+        assert_eq!(told(Phase::Closing, 10 * HEAD_LIMIT, Some(HEAD_LIMIT + 1)), Some(Shutdown::Abort));
+        assert_eq!(told(Phase::Cutting, 0, None), Some(Shutdown::Graceful));
         let ended = ProofEnded { since: now, grace: SignedDuration::from_secs(7), reason: Reason::NoProof };
-        assert_eq!(order(Phase::Closing, Some(ended), Some(0), now), Some(Shutdown::Graceful));
+        let first = AwaitedRequest { opened_for: 0, told_for: None };
+        assert_eq!(order(Phase::Closing, Some(ended), Some(first), now), Some(Shutdown::Graceful));
     }
 }

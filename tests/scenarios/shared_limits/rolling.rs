@@ -23,7 +23,7 @@ async fn caller(client: Client, protocol: Protocol, stop: Arc<AtomicBool>) -> Ve
             let answer = match connection.send(client.json(CHAT, &chat(100))).await {
                 Ok(answer) => answer,
                 // Over HTTP/2 a connection may say that it goes away while a request is made for it, which then is not sent.
-                Err(error) if protocol == Protocol::H2 && was_not_sent(&error) => break,
+                Err(error) if protocol == Protocol::H2 && was_not_processed(&error) => break,
                 Err(error) => panic!("over {protocol:?}: {error:?}"),
             };
             answer.assert_status(200);
@@ -36,8 +36,9 @@ async fn caller(client: Client, protocol: Protocol, stop: Arc<AtomicBool>) -> Ve
     ids
 }
 
-/// Whether the request never reached the gateway: the connection took none any more, or said so before it was sent.
-fn was_not_sent(error: &Failure) -> bool {
+/// Whether the gateway did not process the request: its connection took none any more, or a GOAWAY says so (RFC 9113, section 6.8). One
+/// that was processed all the same has a record that nobody waits for.
+fn was_not_processed(error: &Failure) -> bool {
     let Some(error) = error.downcast_ref::<hyper::Error>() else { return false };
     let gone = error.source().and_then(|source| source.downcast_ref::<h2::Error>());
     let is_told = gone.is_some_and(|error| {

@@ -103,7 +103,7 @@ impl Account {
     pub(crate) fn cut(mut self: Box<Self>, denial: &Denial) {
         let is_bug = denial.reason == Reason::Internal;
         self.record.outcome = if is_bug { Outcome::Panicked } else { Outcome::Refused };
-        self.record.denied(denial);
+        self.record.set_denial(denial);
         let _ = self.close(LearntUsage::Plain);
     }
 }
