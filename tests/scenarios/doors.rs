@@ -82,6 +82,21 @@ async fn an_idle_gateway_ends_at_an_interrupt_without_the_delay() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_connection_over_http_2_that_never_sends_a_byte_does_not_hold_a_drain() {
+    let plan = Plan::new();
+    let mut gateway = Gateway::prepare(&plan.sandbox, &plan.complete(443));
+    gateway.edit_settings("timeout: 10s", "timeout: 10m");
+    gateway.launch().await;
+    gateway.ready().await;
+    let caller = client(&plan, &gateway);
+    let _silent = caller.handshake(caller.tls(&["h2"])).await.expect("a connection");
+    gateway.begin_drain();
+    // It is told to end after five seconds, and cut after thirty more.
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    assert!(gateway.ended().await.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_second_signal_ends_what_is_under_way_and_records_it() {
     let plan = Plan::new();
     let upstream = Upstream::http(&plan.server, &["http/1.1"], |_| {
