@@ -54,7 +54,7 @@ macro_rules! dimensions {
             Budget budget: Option<ResourceId>, Rest;
             /// The model that was asked for in the place of `model`, because a budget has it so
             ModelSent model_sent: Option<Bounded>, Rest;
-            /// The limit of a grant or budget that refused it
+            /// The limit of a grant or budget that refused it or broke it off
             LimitedBy limited_by: Option<Arc<str>>, Rest;
         }
     };

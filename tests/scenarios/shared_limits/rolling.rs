@@ -22,7 +22,7 @@ async fn caller(client: Client, protocol: Protocol, stop: Arc<AtomicBool>) -> Ve
         while !stop.load(Ordering::SeqCst) && !connection.closed() {
             let answer = match connection.send(client.json(CHAT, &chat(100))).await {
                 Ok(answer) => answer,
-                // Over HTTP/2 a connection may say that it goes away while a request is made for it, which then is not sent.
+                // Over HTTP/2 a connection may say that it goes away while a request is made for it, which then is not processed.
                 Err(error) if protocol == Protocol::H2 && was_not_processed(&error) => break,
                 Err(error) => panic!("over {protocol:?}: {error:?}"),
             };

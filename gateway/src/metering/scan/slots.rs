@@ -33,6 +33,8 @@ struct Number {
 struct SlotText {
     slot: Slot,
     event: u32,
+    /// `false`: there was one that cannot be read, or is too long. The text is empty then.
+    is_readable: bool,
     text: String,
 }
 
@@ -68,21 +70,22 @@ impl Slots {
             .is_some_and(|number| number.found != SlotValue::Nothing && number.event == self.event)
     }
 
-    /// The text in this slot; none where it is empty or cannot be read.
+    /// The text in this slot; none where it cannot be read.
     pub fn text(&self, slot: Slot) -> Option<&str> {
         self.texts
             .iter()
             .find(|text| text.slot == slot)
+            .filter(|text| text.is_readable)
             .map(|text| &*text.text)
-            .filter(|text| !text.is_empty())
     }
 
-    /// The text in this slot, where the present event put it there.
+    /// The text in this slot, where the present event put it there and it is not empty.
     pub fn text_now(&self, slot: Slot) -> Option<&str> {
         self.texts
             .iter()
             .any(|text| text.slot == slot && text.event == self.event)
             .then(|| self.text(slot))?
+            .filter(|text| !text.is_empty())
     }
 
     pub(super) fn set(&mut self, slot: Slot, number: u64) {
@@ -122,12 +125,15 @@ impl Slots {
             (Some(kept), _) if kept.event == event => {}
             (Some(kept), text) => {
                 kept.event = event;
+                kept.is_readable = text.is_some();
                 kept.text.clear();
                 kept.text.push_str(text.unwrap_or_default());
             }
             // One that cannot be read is kept as well, so that it stays the first.
             (None, text) => {
-                self.texts.push(SlotText { slot, event, text: text.unwrap_or_default().to_owned() });
+                let is_readable = text.is_some();
+                let text = text.unwrap_or_default().to_owned();
+                self.texts.push(SlotText { slot, event, is_readable, text });
             }
         }
     }

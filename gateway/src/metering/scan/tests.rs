@@ -300,8 +300,7 @@ fn oracle(document: &Value) -> Seen {
         cached: number(&document["usage"]["details"]["cached"]),
         sum,
         searches,
-        // One that is empty names none.
-        model: document["model"].as_str().filter(|model| !model.is_empty()).map(str::to_owned),
+        model: document["model"].as_str().map(str::to_owned),
         is_error: !document["error"].is_null(),
         text,
         is_empty: items.map(|items| u64::from(items.is_empty())),

@@ -93,7 +93,7 @@ pub(super) const fn or_zero(found: SlotValue) -> u64 {
 }
 
 pub(super) fn last_text<'a>(places: &[Slot], slots: &'a Slots) -> Option<&'a str> {
-    places.iter().rev().find_map(|slot| slots.text(*slot))
+    places.iter().rev().find_map(|slot| slots.text(*slot).filter(|text| !text.is_empty()))
 }
 
 pub(super) fn tier(places: &Places, slots: &Slots) -> Option<String> {
