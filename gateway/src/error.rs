@@ -96,6 +96,9 @@ pub(crate) fn upstream(error: &UpstreamError) -> Denial {
             "the destination refused the call unread"
         }
         Reason::UpstreamReset => "the destination closed the connection before it answered",
+        _ if matches!(error, UpstreamError::Unsent) => {
+            "the destination closed the connection before the call could leave; nothing was sent"
+        }
         _ => "the destination cannot be reached",
     };
     Denial::new(upstream_reason(error), detail)

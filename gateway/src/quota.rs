@@ -16,6 +16,7 @@ use jiff::Timestamp;
 use tollgate_policy::caller::Identity;
 use tollgate_policy::decision::Permit;
 use tollgate_policy::denial::Denial;
+use tollgate_policy::giving_way::giving_way;
 use tollgate_policy::limit::{Limit, Owner, Unit};
 use tollgate_policy::map::Map;
 use tollgate_policy::policy::{Grant, Policy};
@@ -346,7 +347,7 @@ impl Quota {
         let plan = |grant: &Arc<Grant>| {
             (address(grant), (Arc::clone(grant), Arc::new(registry.plan(&grant.limits))))
         };
-        let plans = policy.grants().map(plan).collect();
+        let plans = giving_way(policy.grants()).map(plan).collect();
         self.table.store(Arc::new(CellTable { plans, more: Arc::default(), registry }));
     }
 

@@ -6,7 +6,7 @@ mod files;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arc_swap::ArcSwapOption;
@@ -117,6 +117,11 @@ impl Snapshot {
     }
 }
 
+/// Of one that nobody can ask for any more.
+fn is_unused(superseded: &Arc<Snapshot>) -> bool {
+    Arc::strong_count(superseded) == 1
+}
+
 /// Whether these come from a cluster, where each object stands for itself.
 fn are_objects(files: &[SourceFile]) -> bool {
     files.first().is_some_and(SourceFile::is_object)
@@ -163,18 +168,36 @@ impl Reloads {
     }
 }
 
-/// The snapshot in force.
+/// The snapshot in force, and those before it that calls still use.
 #[derive(Debug, Default)]
 pub(crate) struct Snapshots {
     current: ArcSwapOption<Snapshot>,
     generation: AtomicU64,
+    superseded: Mutex<Vec<Arc<Snapshot>>>,
 }
 
 impl Snapshots {
     pub(crate) fn publish(&self, snapshot: Arc<Snapshot>) {
         let generation = snapshot.generation;
-        self.current.store(Some(snapshot));
+        let before = self.current.swap(Some(snapshot));
         self.generation.store(generation, Ordering::Release);
+        self.superseded().extend(before);
+    }
+
+    /// Whether one of those before this one is used by nobody.
+    pub(crate) fn has_unused(&self) -> bool {
+        self.superseded().iter().any(is_unused)
+    }
+
+    /// Lets go of these. It is done here alone: with thousands of grants it takes tens of milliseconds, which a core that serves calls
+    /// would lose.
+    pub(crate) fn free_unused(&self) {
+        let unused: Vec<_> = self.superseded().extract_if(.., |before| is_unused(before)).collect();
+        unused.into_iter().filter_map(Arc::into_inner).for_each(|before| before.policy.free());
+    }
+
+    fn superseded(&self) -> MutexGuard<'_, Vec<Arc<Snapshot>>> {
+        self.superseded.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn current(&self) -> Option<Arc<Snapshot>> {
@@ -184,5 +207,35 @@ impl Snapshots {
     /// The number of the snapshot in force; 0 before the first.
     pub(crate) fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_snapshot_that_was_superseded_is_freed_once_nobody_uses_it() {
+        let snapshots = Snapshots::default();
+        let publish = || {
+            let before = snapshots.current();
+            let files = (&[][..], &Consents::default());
+            let (next, _) = Snapshot::build(files, &Environment::default(), before.as_deref()).unwrap();
+            snapshots.publish(Arc::new(next));
+        };
+        publish();
+        let used = snapshots.current().unwrap();
+        publish();
+        publish();
+        assert!(snapshots.has_unused(), "the second");
+        snapshots.free_unused();
+        assert!(!snapshots.has_unused());
+        let generations = |of: &Snapshots| of.superseded().iter().map(|s| s.generation).collect::<Vec<_>>();
+        assert_eq!(generations(&snapshots), [1]);
+        drop(used);
+        assert!(snapshots.has_unused());
+        snapshots.free_unused();
+        assert_eq!(generations(&snapshots), [0; 0]);
+        assert_eq!(snapshots.current().unwrap().generation, 3);
     }
 }

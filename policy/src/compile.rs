@@ -148,7 +148,9 @@ impl fmt::Display for Denied {
 pub fn compile_files(files: &[SourceFile], environment: &Environment) -> Result<Compiled, Vec<Problem>> {
     let (model, problems) = Model::read_all(files);
     let compiler = Compiler::new(&model, environment, problems).run();
-    if compiler.problems.is_empty() { Ok(compiler.whole()) } else { Err(compiler.problems) }
+    let compiled = if compiler.problems.is_empty() { Ok(compiler.whole()) } else { Err(compiler.problems) };
+    model.free();
+    compiled
 }
 
 /// The same of a cluster, where each namespace has an owner of its own: a resource with problems denies what it might have decided, and the
@@ -172,7 +174,9 @@ pub fn compile_each(
     let mut compiler = Compiler::new(&model, environment, problems);
     compiler.namespaces = Some(&namespaces);
     let compiler = compiler.run();
-    if compiler.problems.is_empty() { Ok(compiler.whole()) } else { compiler.publish() }
+    let compiled = if compiler.problems.is_empty() { Ok(compiler.whole()) } else { compiler.publish() };
+    model.free();
+    compiled
 }
 
 struct Compiler<'a> {

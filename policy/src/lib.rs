@@ -9,6 +9,7 @@ pub mod consent;
 pub mod decision;
 pub mod denial;
 pub mod dialect;
+pub mod giving_way;
 pub mod hash;
 pub mod limit;
 pub mod map;

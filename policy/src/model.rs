@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::giving_way::giving_way;
 use crate::name::{Name, ResourceId};
 
 mod allowed;
@@ -338,16 +339,21 @@ impl Model {
     pub(crate) fn read_all(files: &[SourceFile]) -> (Self, Vec<Problem>) {
         let mut model = Self::default();
         let mut problems = Vec::new();
-        for file in files {
+        for file in giving_way(files) {
             let documents = match file.is_object() {
                 true => vec![json::read(&file.text)],
                 false => yaml::read(&file.text, Fractions::Numbers),
             };
-            for document in documents {
+            for document in giving_way(documents) {
                 model.add(&file.path, document, &mut problems);
             }
         }
         (model, problems)
+    }
+
+    /// Lets go of it.
+    pub(crate) fn free(self) {
+        giving_way(self.grants).for_each(drop);
     }
 
     fn add(&mut self, file: &Path, mut document: yaml::Document, problems: &mut Vec<Problem>) {

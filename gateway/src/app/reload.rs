@@ -11,6 +11,7 @@ use anyhow::bail;
 use jiff::Timestamp;
 use tokio::runtime::Handle;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::block_in_place;
 use tokio::time::MissedTickBehavior;
 use tollgate_policy::compile::Environment;
 use tollgate_policy::consent::Consents;
@@ -171,12 +172,15 @@ impl Reload {
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut forced = false;
         loop {
+            if shared.snapshots.has_unused() {
+                block_in_place(|| shared.snapshots.free_unused());
+            }
             // A signal brings no look of its own: two looks are never closer than files need to settle.
             tokio::select! {
                 () = hung_up(&mut hangup) => forced = true,
                 _ = looks.tick() => self.look(shared, std::mem::take(&mut forced)),
                 () = self.identity.changed() => self.take_said(shared),
-                () = self.resources.changed() => tokio::task::block_in_place(|| self.take_objects(shared)),
+                () = self.resources.changed() => self.take_objects(shared),
             }
         }
     }
@@ -187,7 +191,7 @@ impl Reload {
         let Some((files, consents)) = objects.sources() else { return };
         self.consents = consents;
         let authorities = self.authorities.keys().map(|file| (file.clone(), ca_state(file))).collect();
-        self.take(files, authorities, shared);
+        block_in_place(|| self.take(files, authorities, shared));
     }
 
     fn look(&mut self, shared: &Shared, forced: bool) {
@@ -214,7 +218,8 @@ impl Reload {
         }
         let forced = std::mem::take(&mut self.forced);
         match files {
-            Ok(files) => self.take(files, authorities, shared),
+            // What else this runtime does, like asking for secrets, goes on meanwhile.
+            Ok(files) => block_in_place(|| self.take(files, authorities, shared)),
             Err(error) => {
                 let problem = self.unreadable(&error).to_string();
                 self.reloads.set_refused(true);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::{Compiler, Scope};
 use crate::dialect::{Class, Dialect};
+use crate::giving_way::giving_way;
 use crate::limit::{Owner, Unit};
 use crate::model::{AllowSpec, AssumeSpec, ClassWord, GrantSpec, LimitSpec, List, Resource, UnpricedWord};
 use crate::pattern::{MethodPattern, PathPattern};
@@ -13,7 +14,7 @@ use crate::resource::{Allow, Approval, Assume, Credential, Destination, Grant, I
 impl Compiler<'_> {
     pub(super) fn grants(&mut self) {
         let mut compiled = Vec::new();
-        for resource in &self.model.grants {
+        for resource in giving_way(&self.model.grants) {
             if let Some(grant) = self.grant(resource) {
                 let grant = Arc::new(grant);
                 if grant.credential.is_some() || resource.spec.credential.is_none() {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
+use crate::giving_way::giving_way;
 use crate::model::{Problem, Source};
 use crate::name::ResourceId;
 use crate::pattern::{CallerPattern, MethodPattern, ModelPattern, PathPattern};
@@ -31,7 +32,7 @@ pub(super) fn ties(grants: &[(Arc<Grant>, &Source)]) -> Vec<Problem> {
     let mut by_caller: HashMap<(&ResourceId, &CallerPattern), Vec<&AllowedCalls<'_>>> = HashMap::new();
     let mut reported = BTreeSet::new();
     let mut problems = Vec::new();
-    for allowed in &all {
+    for allowed in giving_way(&all) {
         let AllowedCalls { grant, source, .. } = allowed;
         for caller in &grant.callers {
             let known = by_caller.entry((&grant.destination.name, caller)).or_default();

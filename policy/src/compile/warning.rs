@@ -6,6 +6,7 @@ use jiff::Timestamp;
 
 use crate::decision::class_word;
 use crate::dialect::Class;
+use crate::giving_way::giving_way;
 use crate::limit::Unit;
 use crate::model::{Model, Problem, Source};
 use crate::pattern::{MethodPattern, ModelPattern};
@@ -66,7 +67,7 @@ pub(super) fn warnings(model: &Model, parts: &Parts) -> Vec<Problem> {
             warnings.push(resource.source.problem("", "no grant uses this credential"));
         }
     }
-    for resource in &model.grants {
+    for resource in giving_way(&model.grants) {
         if let Some(grant) = parts.grants.get(&resource.id) {
             warnings.extend(unnamed_classes(grant, &resource.source));
             warnings.extend(overspend(grant, &resource.source, parts));

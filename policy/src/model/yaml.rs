@@ -9,6 +9,8 @@ use std::collections::BTreeMap;
 use saphyr_parser::{Event, Parser, ScalarStyle, StrInput, Tag};
 use serde_json::{Map, Number, Value};
 
+use crate::giving_way::giving_way;
+
 /// The most lists and mappings that may stand in one another.
 const MAX_DEPTH: usize = 64;
 /// The most bytes that the aliases of one document may repeat, as JSON.
@@ -51,7 +53,7 @@ pub(crate) struct Fault {
 
 /// Reads the documents of a file. Each is parsed by itself, so that one that is not YAML hides no other.
 pub(crate) fn read(text: &str, fractions: Fractions) -> Vec<Document> {
-    split(text).into_iter().flat_map(|(line, text)| Reader::read(line, text, fractions)).collect()
+    giving_way(split(text)).flat_map(|(line, text)| Reader::read(line, text, fractions)).collect()
 }
 
 /// Cuts at the lines that begin with `---`: at the left margin that is a document marker wherever it stands (YAML 1.2.2 section

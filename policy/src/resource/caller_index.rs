@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use crate::caller::Caller;
+use crate::giving_way::giving_way;
 use crate::map::Map;
 use crate::pattern::CallerPattern;
 
@@ -39,7 +40,7 @@ impl<T: NamesCallers> CallerIndex<T> {
     pub(crate) fn new(resources: impl IntoIterator<Item = Arc<T>>) -> Self {
         let resources: Box<[Arc<T>]> = resources.into_iter().collect();
         let mut by_beginning: Map<Box<str>, Vec<PatternPlace>> = Map::default();
-        for (resource, named) in resources.iter().enumerate() {
+        for (resource, named) in giving_way(resources.iter()).enumerate() {
             for (pattern, callers) in named.callers().iter().enumerate() {
                 let text = callers.of_identities().to_string();
                 let places = by_beginning.entry(beginning(&text).into()).or_default();
