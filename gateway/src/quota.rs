@@ -51,7 +51,7 @@ pub(crate) use departed::{DepartedReader, LeaseReclaimer};
 pub use hold::{Allowance, Hold};
 pub(crate) use lease::{ReplicaStatus, Replicas};
 pub use rate::RateHeaders;
-pub(crate) use rate::quota_unit;
+pub(crate) use rate::{of_refusal, quota_unit};
 pub(crate) use slice_store::{Claimed, SliceStore};
 pub(crate) use slice_sync::SliceSync;
 use terms::HoldTerms;

@@ -16,11 +16,10 @@ use super::reply_body::ReplyBody;
 use crate::core::Core;
 use crate::injection::{self, Seen};
 use crate::ledger::Outcome;
-use crate::reply::{self, ErrorFormat, REQUEST_ID};
+use crate::reply::{self, ErrorFormat, RATE_LIMIT, REQUEST_ID};
 use crate::session::Session;
 
 // draft-ietf-httpapi-ratelimit-headers-11
-const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 
 /// An answer of a known length up to this may be taken before its head leaves.

@@ -27,7 +27,7 @@ pub(super) struct Item {
 
 impl Item {
     fn new(limit: &Limit, counts: Arc<LimitCounts>) -> Arc<Self> {
-        Arc::new(Self { limit: limit.clone(), counts, label: rate::label(limit).into() })
+        Arc::new(Self { limit: limit.clone(), counts, label: rate::label(&limit.id).into() })
     }
 }
 

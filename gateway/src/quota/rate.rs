@@ -13,7 +13,7 @@ use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 use http::HeaderValue;
 use jiff::Timestamp;
-use tollgate_policy::limit::{Limit, LimitKind, StoreFailure, Unit, Window};
+use tollgate_policy::limit::{Limit, LimitKind, LimitState, StoreFailure, Unit, Window};
 
 use super::lease::Replicas;
 
@@ -142,7 +142,7 @@ pub(crate) const fn quota_unit(unit: Unit) -> &'static str {
 pub(super) fn policy<'a>(limits: impl Iterator<Item = Cow<'a, Limit>>) -> HeaderValue {
     let mut field = String::new();
     for limit in limits {
-        item(&mut field, &label(&limit), "q=", limit.amount);
+        item(&mut field, &label(&limit.id), "q=", limit.amount);
         // Requests are what is counted where nothing else is said.
         let unit = (limit.unit != Unit::Requests).then(|| quota_unit(limit.unit));
         let window = match &limit.kind {
@@ -162,8 +162,17 @@ pub(super) fn policy<'a>(limits: impl Iterator<Item = Cow<'a, Limit>>) -> Header
 }
 
 /// How both fields name a limit, up to its parameters.
-pub(super) fn label(limit: &Limit) -> String {
-    format!("\"{}\";", limit.id)
+pub(super) fn label(limit_id: &str) -> String {
+    format!("\"{limit_id}\";")
+}
+
+/// The `RateLimit` of a refusal: what the limit that refused has left, and the seconds until it has more.
+pub(crate) fn of_refusal(state: &LimitState) -> Option<HeaderValue> {
+    let most = state.burst.map_or(state.amount, u64::from);
+    let left = most.saturating_sub(state.used).saturating_sub(state.held);
+    let mut field = String::new();
+    limit(&mut field, &label(&state.id), left, state.resets_in);
+    HeaderValue::try_from(field).ok()
 }
 
 /// Adds one limit to a `RateLimit` field.
