@@ -16,7 +16,6 @@ use jiff::Timestamp;
 use tollgate_policy::caller::Identity;
 use tollgate_policy::decision::Permit;
 use tollgate_policy::denial::Denial;
-use tollgate_policy::giving_way::giving_way;
 use tollgate_policy::limit::{Limit, Owner, Unit};
 use tollgate_policy::map::Map;
 use tollgate_policy::policy::{Grant, Policy};
@@ -51,7 +50,7 @@ pub(crate) use departed::{DepartedReader, LeaseReclaimer};
 pub use hold::{Allowance, Hold};
 pub(crate) use lease::{ReplicaStatus, Replicas};
 pub use rate::RateHeaders;
-pub(crate) use rate::{of_refusal, quota_unit};
+pub(crate) use rate::{RATE_LIMIT, of_refusal, quota_unit};
 pub(crate) use slice_store::{Claimed, SliceStore};
 pub(crate) use slice_sync::SliceSync;
 use terms::HoldTerms;
@@ -347,7 +346,7 @@ impl Quota {
         let plan = |grant: &Arc<Grant>| {
             (address(grant), (Arc::clone(grant), Arc::new(registry.plan(&grant.limits))))
         };
-        let plans = giving_way(policy.grants()).map(plan).collect();
+        let plans = policy.grants().map(plan).collect();
         self.table.store(Arc::new(CellTable { plans, more: Arc::default(), registry }));
     }
 

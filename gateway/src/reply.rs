@@ -21,12 +21,9 @@ use self::form::RefusalText;
 use crate::identity::{RequestHead, ShownTo};
 use crate::injection;
 use crate::ledger::RecordId;
-use crate::quota::of_refusal;
 
 /// Names the request in every answer.
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-tollgate-request-id");
-/// What limits have left.
-pub(crate) const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const REASON: HeaderName = HeaderName::from_static("x-tollgate-reason");
 /// Read by the OpenAI and Anthropic SDKs before they retry.
 const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
@@ -238,7 +235,6 @@ pub(crate) fn refusal(denial: &Denial, id: RecordId, format: ErrorFormat, closes
         // A caller that waits that long finds room (RFC 9110, section 10.2.3).
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds(after).max(1)));
     }
-    headers.extend(denial.limit.as_deref().and_then(of_refusal).map(|left| (RATE_LIMIT, left)));
     advice::advise(headers, denial, status(denial.reason), format.answers_as);
     if closes || is_malformed(denial.reason) {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -330,7 +326,7 @@ mod tests {
             (&headers[REASON], &headers[SHOULD_RETRY]),
             (&"budget_exhausted".parse().unwrap(), &"false".parse().unwrap())
         );
-        assert_eq!(headers[RATE_LIMIT], "\"grant/a/tokens/day/shared\";r=5;t=2");
+        assert_eq!(headers["ratelimit"], "\"grant/a/tokens/day/shared\";r=5;t=2");
         let json: Value = serde_json::from_slice(&body).unwrap();
         assert_eq!(json["type"], "https://tollgate.dev/problems/budget_exhausted");
         assert_eq!((&json["status"], &json["detail"]), (&json!(429), &json!("used <up>")));

@@ -4,9 +4,9 @@
 
 use std::thread;
 
-/// So many resources take up to a millisecond. A thread that is not stopped in between keeps its core for several where the system looks
-/// for others at its ticks alone, and calls wait for so long. With fewer, a policy would come into force seconds later where calls
-/// leave no time.
+/// So many resources of ordinary size take up to a millisecond. A thread that is not stopped in between keeps its core for several where the
+/// system looks for others at its ticks alone, and calls wait for so long. With smaller runs a policy would come into force seconds
+/// later where calls leave no time.
 const RUN: usize = 64;
 
 /// The same items. After each run of them other threads have their turn.

@@ -77,7 +77,7 @@ impl Policy {
         Self { directory, parts, grants, budgets, ..Self::default() }
     }
 
-    /// Lets go of it: of thousands of grants that takes tens of milliseconds.
+    /// Lets go of it. Of grants there may be thousands, which takes tens of milliseconds; there is little of the rest.
     pub fn free(self) {
         let Self { parts, grants, .. } = self;
         drop(grants);

@@ -185,7 +185,7 @@ async fn a_provider_that_goes_away_loses_no_call() {
     let (_plan, provider, _gateway, client) = misbehaving("goaway-below", 1).await;
     client.get("/up/x").await.assert_status(200);
     assert_eq!(provider.saw("connection").len(), 2);
-    // About half of the calls meet a connection that is about to go, and may all be made again.
+    // About half of the calls meet a connection that is about to go. The budget that retries have by default is for fewer.
     let (_plan, provider, gateway, client) = misbehaving("goaway-each", 0).await;
     let mut calling = JoinSet::new();
     for _ in 0..6 {

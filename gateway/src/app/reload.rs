@@ -165,7 +165,8 @@ impl Reload {
         }
     }
 
-    /// Looks for changes until the process ends.
+    /// Looks for changes until the process ends. The runtime has several threads: what else it does, like asking for secrets, goes on while
+    /// a change is taken.
     pub(super) async fn watch(&mut self, shared: &Shared) {
         let mut hangup = signal(SignalKind::hangup()).ok();
         let mut looks = tokio::time::interval_at(tokio::time::Instant::now() + LOOK_EVERY, LOOK_EVERY);
@@ -180,7 +181,7 @@ impl Reload {
                 () = hung_up(&mut hangup) => forced = true,
                 _ = looks.tick() => self.look(shared, std::mem::take(&mut forced)),
                 () = self.identity.changed() => self.take_said(shared),
-                () = self.resources.changed() => self.take_objects(shared),
+                () = self.resources.changed() => block_in_place(|| self.take_objects(shared)),
             }
         }
     }
@@ -191,7 +192,7 @@ impl Reload {
         let Some((files, consents)) = objects.sources() else { return };
         self.consents = consents;
         let authorities = self.authorities.keys().map(|file| (file.clone(), ca_state(file))).collect();
-        block_in_place(|| self.take(files, authorities, shared));
+        self.take(files, authorities, shared);
     }
 
     fn look(&mut self, shared: &Shared, forced: bool) {
@@ -204,12 +205,14 @@ impl Reload {
             shared.secrets.reread();
         }
         let files = match &self.resources {
-            Resources::Files(files) => files.read(),
+            Resources::Files(files) => files.read().map(Some),
             // Nothing is known of them yet.
             Resources::Objects(_) if shared.snapshots.generation() == 0 => return,
-            Resources::Objects(_) => Ok(self.good.clone()),
+            // Those in force: others come by themselves.
+            Resources::Objects(_) => Ok(None),
         };
-        let resources = files.as_ref().map(|files| self.digest(files)).map_err(ToString::to_string);
+        let read = |files: &Option<Vec<SourceFile>>| self.digest(files.as_deref().unwrap_or_default());
+        let resources = files.as_ref().map(read).map_err(ToString::to_string);
         let authorities: Authorities =
             self.authorities.keys().map(|file| (file.clone(), ca_state(file))).collect();
         let disk = Disk { resources, authorities: authorities.clone() };
@@ -218,8 +221,10 @@ impl Reload {
         }
         let forced = std::mem::take(&mut self.forced);
         match files {
-            // What else this runtime does, like asking for secrets, goes on meanwhile.
-            Ok(files) => block_in_place(|| self.take(files, authorities, shared)),
+            Ok(files) => {
+                let files = files.unwrap_or_else(|| self.good.clone());
+                block_in_place(|| self.take(files, authorities, shared));
+            }
             Err(error) => {
                 let problem = self.unreadable(&error).to_string();
                 self.reloads.set_refused(true);

@@ -16,7 +16,8 @@ use super::reply_body::ReplyBody;
 use crate::core::Core;
 use crate::injection::{self, Seen};
 use crate::ledger::Outcome;
-use crate::reply::{self, ErrorFormat, RATE_LIMIT, REQUEST_ID};
+use crate::quota::RATE_LIMIT;
+use crate::reply::{self, ErrorFormat, REQUEST_ID};
 use crate::session::Session;
 
 // draft-ietf-httpapi-ratelimit-headers-11

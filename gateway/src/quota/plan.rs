@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use http::HeaderValue;
 use jiff::Timestamp;
-use tollgate_policy::giving_way::giving_way;
 use tollgate_policy::limit::{Limit, LimitKey, LimitKind, Owner, Usage};
 use tollgate_policy::map::Map;
 
@@ -73,7 +72,7 @@ impl Registry {
     /// The registry for these limits instead. What counts on under an edited limit is kept.
     pub(super) fn next<'a>(&self, limits: impl Iterator<Item = &'a Limit>, now: Timestamp) -> Self {
         let mut next = Map::default();
-        for limit in giving_way(limits) {
+        for limit in limits {
             let kept = self.items.get(&limit.id).filter(|old| counts_on(&old.limit, limit));
             let counts = kept.map_or_else(|| Arc::new(self.counts(limit)), |old| Arc::clone(&old.counts));
             next.entry(Arc::clone(&limit.id)).or_insert_with(|| Item::new(limit, counts));

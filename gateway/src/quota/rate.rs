@@ -11,7 +11,7 @@ use governor::clock::{Clock, DefaultClock};
 use governor::middleware::StateInformationMiddleware;
 use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
-use http::HeaderValue;
+use http::header::{HeaderName, HeaderValue};
 use jiff::Timestamp;
 use tollgate_policy::limit::{Limit, LimitKind, LimitState, StoreFailure, Unit, Window};
 
@@ -41,6 +41,9 @@ struct RatePart {
     /// How long an empty burst takes to fill.
     refill: Duration,
 }
+
+/// What limits have left.
+pub(crate) const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 
 /// The values of the two fields of draft-ietf-httpapi-ratelimit-headers-11; each policy is named by its limit's id.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -166,10 +169,11 @@ pub(super) fn label(limit_id: &str) -> String {
     format!("\"{limit_id}\";")
 }
 
-/// The `RateLimit` of a refusal: what the limit that refused has left, and the seconds until it has more.
+/// The `RateLimit` of a refusal: what the limit that refused has left, and the seconds until it has more. That is less than the call needed,
+/// also where other replicas have what this one does not count.
 pub(crate) fn of_refusal(state: &LimitState) -> Option<HeaderValue> {
     let most = state.burst.map_or(state.amount, u64::from);
-    let left = most.saturating_sub(state.used).saturating_sub(state.held);
+    let left = most.saturating_sub(state.used).saturating_sub(state.held).min(state.needed.saturating_sub(1));
     let mut field = String::new();
     limit(&mut field, &label(&state.id), left, state.resets_in);
     HeaderValue::try_from(field).ok()

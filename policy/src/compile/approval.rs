@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::{Compiler, Scope};
+use crate::giving_way::giving_way;
 use crate::hash::GrantHash;
 use crate::model::{ApprovalSpec, Model, Problem, Resource, guess};
 use crate::name::ResourceId;
@@ -36,7 +37,8 @@ impl Compiler<'_> {
             }
         }
         let mut states: BTreeMap<ResourceId, Approval> = BTreeMap::new();
-        for grant in self.parts.grants.values().filter(|grant| grant.destination.demands_approval) {
+        let demanding = self.parts.grants.values().filter(|grant| grant.destination.demands_approval);
+        for grant in giving_way(demanding) {
             let is_given = is_approved(grant, &self.parts.referred().hash(grant), &given);
             let state = if is_given { Approval::Given } else { Approval::Lacking };
             states.insert(grant.name.clone(), state);
@@ -91,7 +93,7 @@ fn is_approved(grant: &Grant, hash: &GrantHash, given: &HashSet<Given<'_>>) -> b
 /// Grants that wait for an approval, and approvals without effect.
 pub(super) fn warnings(model: &Model, parts: &Parts) -> Vec<Problem> {
     let mut warnings = Vec::new();
-    for resource in &model.grants {
+    for resource in giving_way(&model.grants) {
         let Some(grant) = parts.grants.get(&resource.id) else { continue };
         if grant.approval == Approval::Lacking {
             let (destination, hash) = (&grant.destination.name, parts.referred().hash(grant));

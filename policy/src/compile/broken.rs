@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::{Compiled, Compiler, Denied};
+use crate::giving_way::giving_way;
 use crate::model::{DestinationSpec, GrantSpec, Model, Problem, Resource};
 use crate::name::ResourceId;
 use crate::pattern::HostPattern;
@@ -85,7 +86,7 @@ impl Compiler<'_> {
         self.parts.stores.retain(|id, _| !broken.stores.contains(id));
         self.parts.store_origins.retain(|id, _| !broken.stores.contains(id));
         self.parts.credentials.retain(|id, _| !broken.credentials.contains(id));
-        for resource in &self.model.grants {
+        for resource in giving_way(&self.model.grants) {
             let id = &resource.id;
             let destination = resource.spec.destination.as_ref().map(|reference| reference.within(id));
             if let Some(destination) = destination.filter(|it| broken.destinations.contains(it))

@@ -6,6 +6,7 @@ use super::from::keys;
 use super::mint::{LONGEST_USE, mint};
 use super::own::check_allowed;
 use super::{Compiler, Scope, inject};
+use crate::giving_way::giving_way;
 use crate::model::{CredentialSpec, Froms, Interval, Resource};
 use crate::pattern::HostPattern;
 use crate::policy::Parts;
@@ -17,7 +18,7 @@ const MAX_STALE: Interval = Interval(std::time::Duration::from_secs(3600));
 
 impl Compiler<'_> {
     pub(super) fn credentials(&mut self) {
-        for resource in &self.model.credentials {
+        for resource in giving_way(&self.model.credentials) {
             if let Some(credential) = self.credential(resource) {
                 self.parts.credentials.insert(resource.id.clone(), Arc::new(credential));
             }

@@ -28,7 +28,7 @@ type SharedCall<'a> = (&'a PathPattern, Option<&'a ModelPattern>, &'a MethodPatt
 /// can tie.
 pub(super) fn ties(grants: &[(Arc<Grant>, &Source)]) -> Vec<Problem> {
     let all: Vec<AllowedCalls<'_>> =
-        grants.iter().map(|(grant, source)| AllowedCalls::of(grant, source)).collect();
+        giving_way(grants).map(|(grant, source)| AllowedCalls::of(grant, source)).collect();
     let mut by_caller: HashMap<(&ResourceId, &CallerPattern), Vec<&AllowedCalls<'_>>> = HashMap::new();
     let mut reported = BTreeSet::new();
     let mut problems = Vec::new();

@@ -1,5 +1,6 @@
 //! What is no error, and still probably not meant.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -9,6 +10,7 @@ use crate::dialect::Class;
 use crate::giving_way::giving_way;
 use crate::limit::Unit;
 use crate::model::{Model, Problem, Source};
+use crate::name::ResourceId;
 use crate::pattern::{MethodPattern, ModelPattern};
 use crate::policy::Parts;
 use crate::price::{NanoUsd, Price};
@@ -16,13 +18,12 @@ use crate::resource::{Budget, Credential, Destination, Grant, StoreKind, Unprice
 
 pub(super) fn warnings(model: &Model, parts: &Parts) -> Vec<Problem> {
     let mut warnings = Vec::new();
+    let granted: HashSet<&ResourceId> = parts.grants.values().map(|grant| &grant.destination.name).collect();
     for resource in &model.destinations {
         let mints = |credential: &Arc<Credential>| {
             credential.mint.as_ref().is_some_and(|mint| mint.endpoint.destination == resource.id)
         };
-        if !parts.grants.values().any(|grant| grant.destination.name == resource.id)
-            && !parts.credentials.values().any(mints)
-        {
+        if !granted.contains(&resource.id) && !parts.credentials.values().any(mints) {
             warnings
                 .push(resource.source.problem("", "no grant is for this destination, so nobody can call it"));
         }
@@ -56,14 +57,15 @@ pub(super) fn warnings(model: &Model, parts: &Parts) -> Vec<Problem> {
             warnings.push(resource.source.problem("spec.env", message));
         }
     }
-    for resource in &model.credentials {
-        let is_used = |grant: &Grant| grant.credential.as_ref().is_some_and(|used| used.name == resource.id);
+    let credentials = parts.grants.values().filter_map(|grant| grant.credential.as_ref());
+    let used: HashSet<&ResourceId> = credentials.map(|credential| &credential.name).collect();
+    for resource in giving_way(&model.credentials) {
         let is_certificate =
             parts.credentials.get(&resource.id).is_some_and(|key| key.client_certificate().is_some());
         let shows = |to: &Arc<Destination>| to.client_certificate.as_ref() == Some(&resource.id);
         if is_certificate && !parts.destinations.values().any(shows) {
             warnings.push(resource.source.problem("", "no destination is shown this client certificate"));
-        } else if !is_certificate && !parts.grants.values().any(|grant| is_used(grant)) {
+        } else if !is_certificate && !used.contains(&resource.id) {
             warnings.push(resource.source.problem("", "no grant uses this credential"));
         }
     }
