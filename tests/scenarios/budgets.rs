@@ -163,6 +163,8 @@ async fn an_exhausted_budget_refuses_before_a_byte_leaves() {
     let refused = client.post(CHAT, &chat(400)).await;
     refused.assert_refused(429, "budget_exhausted");
     assert_eq!(refused.header("x-should-retry"), "false");
+    let left = refused.header("ratelimit");
+    assert!(left.starts_with("\"grant/checkout-up/tokens/day/shared\";r=1000;t="), "{left}");
     let refused_id = refused.header("x-tollgate-request-id");
     assert_eq!((fixture.upstream.count(), fixture.upstream.connections()), (1, 1));
     requests_reach(&fixture.gateway, 2).await;
