@@ -50,7 +50,7 @@ pub(crate) use departed::{DepartedReader, LeaseReclaimer};
 pub use hold::{Allowance, Hold};
 pub(crate) use lease::{ReplicaStatus, Replicas};
 pub use rate::RateHeaders;
-pub(crate) use rate::{RATE_LIMIT, of_refusal, quota_unit};
+pub(crate) use rate::{RATE_LIMIT, quota_unit, rate_limit_of_refusal};
 pub(crate) use slice_store::{Claimed, SliceStore};
 pub(crate) use slice_sync::SliceSync;
 use terms::HoldTerms;

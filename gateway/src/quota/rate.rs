@@ -171,7 +171,7 @@ pub(super) fn label(limit_id: &str) -> String {
 
 /// The `RateLimit` of a refusal: what the limit that refused has left, and the seconds until it has more. That is less than the call needed,
 /// also where other replicas have what this one does not count.
-pub(crate) fn of_refusal(state: &LimitState) -> Option<HeaderValue> {
+pub(crate) fn rate_limit_of_refusal(state: &LimitState) -> Option<HeaderValue> {
     let most = state.burst.map_or(state.amount, u64::from);
     let left = most.saturating_sub(state.used).saturating_sub(state.held).min(state.needed.saturating_sub(1));
     let mut field = String::new();

@@ -5,7 +5,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use tollgate_policy::denial::{Denial, Reason};
 
 use crate::identity::ShownTo;
-use crate::quota::{RATE_LIMIT, of_refusal};
+use crate::quota::{RATE_LIMIT, rate_limit_of_refusal};
 
 /// Adds it; `status` is the reason's own.
 pub(super) fn advise(headers: &mut HeaderMap, denial: &Denial, status: StatusCode, answers_as: ShownTo) {
@@ -47,5 +47,5 @@ pub(super) fn advise(headers: &mut HeaderMap, denial: &Denial, status: StatusCod
         }
         _ => {}
     }
-    headers.extend(denial.limit.as_deref().and_then(of_refusal).map(|left| (RATE_LIMIT, left)));
+    headers.extend(denial.limit.as_deref().and_then(rate_limit_of_refusal).map(|left| (RATE_LIMIT, left)));
 }

@@ -154,7 +154,7 @@ fn places_are_taken_of_a_slice_and_the_refusal_asks_for_another() {
     let refused = world.refusal(WEB, demand(0, 0));
     assert_eq!((refused.reason, replicas.status().lacked), (Reason::ConcurrencyLimited, 1));
     assert!(refused.detail.contains("2 of 10 in this replica, and others have the rest"), "{refused}");
-    let left = of_refusal(refused.limit.as_deref().unwrap()).unwrap();
+    let left = rate_limit_of_refusal(refused.limit.as_deref().unwrap()).unwrap();
     assert!(left.to_str().unwrap().ends_with(";r=0"), "none of those is this replica's to give: {left:?}");
     let headers = first.rate_headers(now()).unwrap().limit;
     assert!(headers.to_str().unwrap().contains(";r=8"), "{headers:?}");
