@@ -22,6 +22,7 @@ mod supervise;
 mod tcp;
 mod tls;
 mod tunnel_admission;
+mod upgraded;
 mod write_timeout;
 
 use std::net::SocketAddr;

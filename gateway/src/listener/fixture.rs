@@ -3,14 +3,14 @@
 use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, KeyUsagePurpose, SanType};
 use rustls::ServerConfig;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tempfile::TempDir;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use tollgate_policy::consent::Consents;
@@ -92,16 +92,42 @@ async fn echo() -> u16 {
     port
 }
 
+/// What a destination has met, in order.
+pub(super) type Met = Arc<Mutex<Vec<&'static str>>>;
+
+/// A destination that says `ended` where what it reads ends well, and stays until its connection is reset.
+async fn patient() -> (u16, Met) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (port, met) = (listener.local_addr().unwrap().port(), Met::default());
+    let own = Arc::clone(&met);
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let met = Arc::clone(&own);
+            tokio::spawn(async move {
+                if stream.read_to_end(&mut Vec::new()).await.is_ok() {
+                    met.lock().unwrap().push("ended");
+                    stream.write_all(b"ended").await.unwrap();
+                    stream.ready(Interest::ERROR).await.unwrap();
+                }
+                met.lock().unwrap().push("reset");
+            });
+        }
+    });
+    (port, met)
+}
+
 /// What its destinations listen on.
 #[derive(Clone, Copy)]
 struct Ports {
     http: u16,
     echo: u16,
+    patient: u16,
 }
 
 pub(super) struct Fixture {
     pub(super) core: Arc<Core>,
     ports: Ports,
+    met: Met,
     issuer: TestIssuer,
     _ledger: Arc<Ledger>,
     directory: TempDir,
@@ -132,7 +158,8 @@ impl Fixture {
             tracer: None,
             exported: None,
         });
-        let ports = Ports { http: destination(&issuer).await, echo: echo().await };
+        let (patient, met) = patient().await;
+        let ports = Ports { http: destination(&issuer).await, echo: echo().await, patient };
         shared.publish(snapshot((directory.path(), &issuer), ports, "web", None));
         let journal = ledger.journal(0).unwrap();
         let (stats, uses) = (Arc::default(), Arc::default());
@@ -152,12 +179,17 @@ impl Fixture {
             uses,
             timers: Timers::default(),
         };
-        Self { core: Arc::new(core), ports, issuer, _ledger: ledger, directory }
+        Self { core: Arc::new(core), ports, met, issuer, _ledger: ledger, directory }
     }
 
     /// The port of what sends back what comes.
     pub(super) fn echo(&self) -> u16 {
         self.ports.echo
+    }
+
+    /// The port of `patient.test`, which stays when it has read all, and what that has met.
+    pub(super) fn patient(&self) -> (u16, Met) {
+        (self.ports.patient, Arc::clone(&self.met))
     }
 
     /// Puts a policy in force whose grants are for another workload.
@@ -192,7 +224,7 @@ impl Fixture {
 
 fn snapshot(
     (directory, issuer): (&Path, &TestIssuer),
-    Ports { http: port, echo }: Ports,
+    Ports { http: port, echo, patient }: Ports,
     workload: &str,
     before: Option<&Snapshot>,
 ) -> Snapshot {
@@ -204,6 +236,7 @@ fn snapshot(
          {head} Destination\nmetadata: {{name: twin}}\nspec:\n  hosts: [twin.test]\n  port: {port}\n  addresses: [127.0.0.1]\n\
          {head} Destination\nmetadata: {{name: a-foreign}}\nspec: {{hosts: [foreign.test], virtualAddresses: ['fd00::1', 240.240.0.1]}}\n\
          {head} Destination\nmetadata: {{name: queue}}\nspec: {{hosts: [queue.test], port: {echo}, protocol: tcp, addresses: [127.0.0.1], virtualAddresses: [240.240.0.9]}}\n\
+         {head} Destination\nmetadata: {{name: patient}}\nspec: {{hosts: [patient.test], port: {patient}, protocol: tcp, addresses: [127.0.0.1]}}\n\
          {head} Destination\nmetadata: {{name: named}}\nspec: {{hosts: [a.named.test, b.named.test], port: {echo}, protocol: tls, addresses: [127.0.0.1], virtualAddresses: [240.240.0.10]}}\n\
          {head} Destination\nmetadata: {{name: closed}}\nspec: {{hosts: [closed.test], port: 1, protocol: tcp, addresses: [127.0.0.1]}}\n\
          {head} Destination\nmetadata: {{name: inside}}\nspec: {{hosts: [inside.test], port: 22, protocol: tcp, addresses: [169.254.169.254]}}\n\
@@ -216,7 +249,7 @@ fn snapshot(
             "{head} Grant\nmetadata: {{name: web-{name}}}\nspec: {{callers: [{{spiffe: 'spiffe://prod.acme/{workload}'}}], destination: {name}}}\n"
         )
     };
-    let grants = ["twin", "up", "queue", "named", "closed", "inside", "idle", "brief"].map(of);
+    let grants = ["twin", "up", "queue", "patient", "named", "closed", "inside", "idle", "brief"].map(of);
     let text = text + &grants.concat();
     let environment = app::environment_of(&[], &["prod.acme".to_owned()]).unwrap();
     let file = SourceFile { path: "a.yaml".into(), text };

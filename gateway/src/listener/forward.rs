@@ -27,6 +27,7 @@ use super::http::{self as requests, parking};
 use super::lingering_close::Lingering;
 use super::rewind::Rewind;
 use super::tunnel_admission::{self, Begun, end};
+use super::upgraded::UpgradedStream;
 use super::write_timeout::WriteTimeoutStream;
 use super::{HANDSHAKE_LIMIT, tls};
 use crate::caller_occupancy::OccupancySlot;
@@ -160,7 +161,7 @@ async fn answer(
         tokio::spawn(async move {
             let _drained = core.shared.drain.watch();
             let Ok(stream) = hyper::upgrade::on(request).await else { return };
-            let stream = TokioIo::new(stream);
+            let stream = UpgradedStream::new(stream);
             match tunnel {
                 ForwardTunnel::Requests(leave) => {
                     carry(&core, &session, leave, (Bytes::new(), Box::new(stream))).await;

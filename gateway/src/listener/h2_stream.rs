@@ -1,7 +1,7 @@
 //! A stream of HTTP/2 as bytes: what a CONNECT opens (RFC 9113, section 8.5).
 //!
-//! **Invariant:** a stream that was reset is read as an error, never as its end, and one that is dropped before its end is reset. What waits
-//! to be sent is bounded by the connection's buffer for a stream.
+//! **Invariant:** a stream that was reset is read as an error, never as its end, and one that is dropped before its end is reset. Whoever
+//! flushes it hears of a reset that comes behind the peer's end. What waits to be sent is bounded by the connection's buffer for a stream.
 
 use std::io;
 use std::pin::Pin;
@@ -32,6 +32,15 @@ impl H2Stream {
     /// Says that the connection that it stands for has failed (RFC 9113, section 8.5).
     pub(super) fn reset(mut self) {
         self.sender.send_reset(Reason::CONNECT_ERROR);
+    }
+
+    /// Fails once the peer has reset it, and has the task woken that waits for that.
+    fn check_reset(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        match self.sender.poll_reset(cx) {
+            Poll::Pending => Ok(()),
+            Poll::Ready(Ok(_)) => Err(io::ErrorKind::ConnectionReset.into()),
+            Poll::Ready(Err(error)) => Err(io::Error::other(error)),
+        }
     }
 }
 
@@ -64,11 +73,7 @@ impl AsyncWrite for H2Stream {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
         // Asked for also where there is room: who waits for room has to hear of it too.
-        if let Poll::Ready(reset) = self.sender.poll_reset(cx) {
-            return Poll::Ready(Err(
-                reset.map_or_else(io::Error::other, |_| io::ErrorKind::ConnectionReset.into())
-            ));
-        }
+        self.check_reset(cx)?;
         self.sender.reserve_capacity(buf.len().min(PIECE));
         while self.sender.capacity() == 0 {
             match ready!(self.sender.poll_capacity(cx)) {
@@ -81,8 +86,8 @@ impl AsyncWrite for H2Stream {
         Poll::Ready(sent.map(|()| piece.len()).map_err(io::Error::other))
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(if self.has_ended { Ok(()) } else { self.check_reset(cx) })
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -3,12 +3,14 @@
 //! **Invariant:** each way ends as it ended where it came from: a good end as one, anything else as a reset, so that nobody takes a part for
 //! the whole. What waits is one piece each way, whoever is slow.
 
+use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf, copy_bidirectional_with_sizes};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf, split};
+use tokio::try_join;
 use tollgate_policy::denial::{Denial, Reason};
 use tollgate_policy::policy::TunnelTls;
 use tollgate_policy::target::Passage;
@@ -101,7 +103,8 @@ where
         if let Some(hello) = hello {
             far.write_all(&hello.into_bytes()).await?;
         }
-        copy_bidirectional_with_sizes(near, far, PIECE, PIECE).await
+        let ((from_near, to_near), (from_far, to_far)) = (split(&mut *near), split(&mut *far));
+        try_join!(one_way(from_near, to_far), one_way(from_far, to_near))
     };
     let ended = tokio::select! {
         ended = both => ended,
@@ -113,6 +116,28 @@ where
         // What carries it may be cut first.
         Err(_) if reauthorizer.is_drained() => why(Over::Draining),
         Err(_) => Ok(Outcome::CallerGone),
+    }
+}
+
+/// Carries what comes until its end, which it passes on, or until either side fails.
+///
+/// While nothing comes, the side that it leads to is asked for its state: who ends its own way and then resets the stream, as a client
+/// does that drops it, is read no more.
+async fn one_way(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin) -> io::Result<()> {
+    let mut piece = vec![0; PIECE];
+    loop {
+        let mut read = ReadBuf::new(&mut piece);
+        let next = poll_fn(|cx| {
+            if let Poll::Ready(flushed) = Pin::new(&mut to).poll_flush(cx) {
+                flushed?;
+            }
+            Pin::new(&mut from).poll_read(cx, &mut read)
+        });
+        next.await?;
+        if read.filled().is_empty() {
+            return to.shutdown().await;
+        }
+        to.write_all(read.filled()).await?;
     }
 }
 

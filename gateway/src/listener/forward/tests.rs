@@ -1,13 +1,17 @@
 //! A proxy over streams in memory, as programs ask it.
 
+use std::time::Duration;
+
+use h2::{RecvStream, SendStream};
 use http::StatusCode;
 use http_body_util::Empty;
 use hyper::client::conn::http2 as client2;
 use hyper_util::rt::TokioExecutor;
 use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::time::sleep;
 
-use super::super::fixture::Fixture;
+use super::super::fixture::{Fixture, Met};
 use super::*;
 use crate::stats::Sums;
 
@@ -196,6 +200,51 @@ async fn what_is_no_http_is_passed_through_with_what_came_with_its_request() {
     let mut back = Vec::new();
     tunnel.read_to_end(&mut back).await.unwrap();
     assert_eq!(back, b"over HTTP/2");
+}
+
+/// A tunnel over HTTP/2, and what the destination has met that stays when it has read all.
+async fn patient_tunnel(fixture: &Fixture) -> (SendStream<Bytes>, RecvStream, Met) {
+    let io = connect(fixture, fixture.web(), true);
+    let (sender, connection) = h2::client::handshake(io).await.unwrap();
+    tokio::spawn(connection);
+    let (port, met) = fixture.patient();
+    let request = Request::connect(format!("patient.test:{port}")).body(()).unwrap();
+    let (answer, mut way) = sender.ready().await.unwrap().send_request(request, false).unwrap();
+    let answer = answer.await.unwrap();
+    assert_eq!(answer.status(), StatusCode::OK);
+    way.send_data("a part".into(), false).unwrap();
+    (way, answer.into_body(), met)
+}
+
+async fn has_met(met: &Met, expected: &[&str]) {
+    for _ in 0..100 {
+        if *met.lock().unwrap() == expected {
+            return;
+        }
+        sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(*met.lock().unwrap(), expected);
+}
+
+#[tokio::test]
+async fn a_destination_does_not_take_a_cancelled_tunnel_over_http2_for_one_that_has_ended() {
+    let fixture = Fixture::new().await;
+    let (mut way, _body, met) = patient_tunnel(&fixture).await;
+    sleep(Duration::from_millis(50)).await;
+    way.send_reset(h2::Reason::CANCEL);
+    has_met(&met, &["reset"]).await;
+}
+
+#[tokio::test]
+async fn a_caller_over_http2_that_ends_its_way_and_then_resets_the_tunnel_is_gone() {
+    let fixture = Fixture::new().await;
+    let (mut way, mut body, met) = patient_tunnel(&fixture).await;
+    way.send_data(Bytes::new(), true).unwrap();
+    assert_eq!(body.data().await.unwrap().unwrap(), "ended");
+    sleep(Duration::from_millis(50)).await;
+    has_met(&met, &["ended"]).await;
+    way.send_reset(h2::Reason::CANCEL);
+    has_met(&met, &["ended", "reset"]).await;
 }
 
 #[tokio::test]

@@ -176,6 +176,24 @@ async fn what_is_passed_through_arrives_both_ways_and_each_way_ends_by_itself() 
 }
 
 #[tokio::test]
+async fn a_caller_that_ends_its_way_and_then_resets_the_tunnel_is_gone() {
+    let fixture = Fixture::new().await;
+    let mut sender = connect(&fixture).await;
+    let (port, met) = fixture.patient();
+    let mut io = io(&mut sender, &format!("patient.test:{port}")).await;
+    io.write_all(b"x").await.unwrap();
+    io.shutdown().await.unwrap();
+    let mut said = [0; 5];
+    io.read_exact(&mut said).await.unwrap();
+    sleep(Duration::from_millis(50)).await;
+    assert_eq!(*met.lock().unwrap(), ["ended"], "one way has ended, and the other has not");
+    // hyper resets a stream whose answer nobody reads any more.
+    drop(io);
+    assert_eq!(recorded(&fixture, "patient", None).await, 1);
+    assert_eq!(*met.lock().unwrap(), ["ended", "reset"]);
+}
+
+#[tokio::test]
 async fn a_connection_that_cannot_be_is_refused_before_its_tunnel_is_open() {
     let fixture = Fixture::new().await;
     let mut sender = connect(&fixture).await;
