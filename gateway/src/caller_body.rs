@@ -15,11 +15,11 @@ use http::HeaderMap;
 use http::header::EXPECT;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use crate::caller_occupancy::OccupancySlot;
+use crate::incoming::{IncomingBody, IncompleteBody};
 
 /// Seconds that a body may still come after its answer has left. It may be all but here, and the connection of use.
 const AFTER_ANSWER: i64 = 2;
@@ -77,7 +77,7 @@ const STILL_SENT: Duration = Duration::from_secs(2);
 
 /// What the body of a request over HTTP/2 may leave unread.
 #[derive(Debug)]
-pub(crate) struct Leftover(oneshot::Receiver<Incoming>);
+pub(crate) struct Leftover(oneshot::Receiver<IncomingBody>);
 
 /// Reading what is left of a body before an error is answered.
 ///
@@ -118,14 +118,14 @@ enum Watcher {
     /// It has ended, or there was none.
     Nobody,
     Connection(Arc<BodyProgress>),
-    Stream(oneshot::Sender<Incoming>),
+    Stream(oneshot::Sender<IncomingBody>),
 }
 
 /// A request's body as it comes.
 #[derive(Debug)]
 pub(crate) struct CallerBody {
     /// Gone only while it is dropped.
-    incoming: Option<Incoming>,
+    incoming: Option<IncomingBody>,
     watcher: Watcher,
 }
 
@@ -133,7 +133,7 @@ impl CallerBody {
     /// `progress` is told how far the body has come, where its connection carries it alone. Of one stream of several it says what it leaves; a
     /// caller that waits to be told before it sends (`expect`) leaves nothing.
     pub(crate) fn new(
-        incoming: Incoming,
+        incoming: IncomingBody,
         headers: &HeaderMap,
         progress: Option<&Arc<BodyProgress>>,
     ) -> (Self, Option<Leftover>) {
@@ -164,12 +164,12 @@ impl CallerBody {
 
 impl Body for CallerBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = IncompleteBody;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, IncompleteBody>>> {
         let Some(incoming) = &mut self.incoming else { return Poll::Ready(None) };
         let frame = Pin::new(&mut *incoming).poll_frame(cx);
         match &frame {
@@ -182,11 +182,11 @@ impl Body for CallerBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.as_ref().is_none_or(Incoming::is_end_stream)
+        self.incoming.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.as_ref().map_or_else(|| SizeHint::with_exact(0), Incoming::size_hint)
+        self.incoming.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
     }
 }
 

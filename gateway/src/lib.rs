@@ -23,6 +23,7 @@ mod files;
 pub mod fuzz;
 mod identity;
 mod in_place;
+mod incoming;
 mod injection;
 mod interception;
 mod key_health;

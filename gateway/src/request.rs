@@ -14,6 +14,7 @@ use crate::caller_body::{BodyDiscard, Leftover};
 use crate::core::Core;
 use crate::fault::{self, Stage};
 use crate::identity::RequestHead;
+use crate::incoming::IncomingBody;
 use crate::injection::{self, Template};
 use crate::metering::{self, Account, Answered, ReplyBody};
 use crate::reply::{self, ErrorFormat};
@@ -55,7 +56,7 @@ async fn forward(
     format: &mut ErrorFormat,
 ) -> Result<Box<Answered>, Denial> {
     let (faults, (parts, body)) = (fault::Faults::of(&request), request.into_parts());
-    let body = session.body(body, &parts.headers, leftover);
+    let body = session.body(IncomingBody::new(body, parts.version), &parts.headers, leftover);
     let snapshot = core.snapshot()?;
 
     faults.at(Stage::Identity);

@@ -193,7 +193,7 @@ impl Snapshots {
     /// would lose.
     pub(crate) fn free_unused(&self) {
         let unused: Vec<_> = self.superseded().extract_if(.., |before| is_unused(before)).collect();
-        unused.into_iter().filter_map(Arc::into_inner).for_each(|before| before.policy.free());
+        drop(unused);
     }
 
     fn superseded(&self) -> MutexGuard<'_, Vec<Arc<Snapshot>>> {

@@ -148,9 +148,7 @@ impl fmt::Display for Denied {
 pub fn compile_files(files: &[SourceFile], environment: &Environment) -> Result<Compiled, Vec<Problem>> {
     let (model, problems) = Model::read_all(files);
     let compiler = Compiler::new(&model, environment, problems).run();
-    let compiled = if compiler.problems.is_empty() { Ok(compiler.whole()) } else { Err(compiler.problems) };
-    model.free();
-    compiled
+    if compiler.problems.is_empty() { Ok(compiler.whole()) } else { Err(compiler.problems) }
 }
 
 /// The same of a cluster, where each namespace has an owner of its own: a resource with problems denies what it might have decided, and the
@@ -174,9 +172,7 @@ pub fn compile_each(
     let mut compiler = Compiler::new(&model, environment, problems);
     compiler.namespaces = Some(&namespaces);
     let compiler = compiler.run();
-    let compiled = if compiler.problems.is_empty() { Ok(compiler.whole()) } else { compiler.publish() };
-    model.free();
-    compiled
+    if compiler.problems.is_empty() { Ok(compiler.whole()) } else { compiler.publish() }
 }
 
 struct Compiler<'a> {
@@ -322,7 +318,8 @@ impl<'a> Scope<'a> {
 
 impl<'a> Compiler<'a> {
     fn new(model: &'a Model, environment: &'a Environment, problems: Vec<Problem>) -> Self {
-        let parts = Parts { catalog: Arc::clone(&environment.catalog), ..Parts::default() };
+        let mut parts = Parts::default();
+        parts.catalog = Arc::clone(&environment.catalog);
         Self {
             model,
             environment,

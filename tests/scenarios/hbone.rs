@@ -8,7 +8,7 @@ use http_body_util::Empty;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tollgate_tests::client::Connection;
-use tollgate_tests::envoy::{Envoy, Tunnel};
+use tollgate_tests::envoy::{Envoy, Mesh, Tunnel};
 use tollgate_tests::fixture::{CHECKOUT, Fixture};
 use tollgate_tests::gateway::eventually;
 use tollgate_tests::hbone::HboneClient;
@@ -43,13 +43,13 @@ fn workload(fixture: &Fixture, spiffe: &str) -> Client {
 }
 
 async fn envoy(fixture: &Fixture, workload: &Client, authority: &str) -> Envoy {
-    let tunnel = Tunnel {
+    let mesh = Mesh {
         gateway: fixture.gateway.listener("tunnels"),
         gateway_id: GATEWAY,
         bundle: fixture.prod.bundle().to_owned(),
         workload: workload.identity(),
-        authority,
     };
+    let tunnel = Tunnel { mesh, authority };
     Envoy::start(&fixture.sandbox, &tunnel).await
 }
 

@@ -2,6 +2,7 @@
 
 mod approval;
 mod audit;
+mod behind_envoy;
 mod behind_proxy;
 mod billing;
 mod bodies;

@@ -13,7 +13,7 @@ use tokio_rustls::TlsConnector;
 use tollgate_tests::ca::client_config;
 use tollgate_tests::client::Connection;
 use tollgate_tests::echo::echo;
-use tollgate_tests::envoy::{Envoy, Tunnel};
+use tollgate_tests::envoy::{Envoy, Mesh, Tunnel};
 use tollgate_tests::fixture::{CHECKOUT, Fixture};
 use tollgate_tests::gateway::eventually;
 use tollgate_tests::hbone::HboneClient;
@@ -60,13 +60,13 @@ fn workload(fixture: &Fixture, listener: &str) -> Client {
 }
 
 async fn envoy(fixture: &Fixture, workload: &Client, authority: &str) -> Envoy {
-    let tunnel = Tunnel {
+    let mesh = Mesh {
         gateway: fixture.gateway.listener("tunnels"),
         gateway_id: GATEWAY,
         bundle: fixture.prod.bundle().to_owned(),
         workload: workload.identity(),
-        authority,
     };
+    let tunnel = Tunnel { mesh, authority };
     Envoy::start(&fixture.sandbox, &tunnel).await
 }
 

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use http::HeaderMap;
-use hyper::body::Incoming;
 use jiff::Timestamp;
 use tollgate_policy::denial::Denial;
 use tollgate_policy::operation::{HttpRequest, RequestLine};
@@ -18,6 +17,7 @@ use super::write_progress::{WriteProgress, Writes};
 use crate::caller_body::{BodyProgress, CallerBody, Leftover};
 use crate::caller_occupancy::OccupancySlot;
 use crate::identity::{Proofs, ShownTo};
+use crate::incoming::IncomingBody;
 use crate::min_rate::MinRate;
 
 /// How a connection came.
@@ -197,7 +197,7 @@ impl Session {
     /// The body of a request on this connection; what it may leave unread goes to `leftover`, where others come beside it.
     pub(crate) fn body(
         &self,
-        incoming: Incoming,
+        incoming: IncomingBody,
         headers: &HeaderMap,
         leftover: &mut Option<Leftover>,
     ) -> CallerBody {

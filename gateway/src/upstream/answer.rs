@@ -11,8 +11,9 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use tokio::time::{Instant, timeout_at};
+
+use crate::incoming::{IncomingBody, IncompleteBody};
 
 /// Most bytes of the head of an answer over HTTP/1.
 pub(super) const HEAD_BYTES: usize = 256 << 10;
@@ -55,13 +56,13 @@ impl UnreadableAnswer {
 pub(crate) struct AnswerBody {
     read: VecDeque<Bytes>,
     trailers: Option<HeaderMap>,
-    failed: Option<hyper::Error>,
+    failed: Option<IncompleteBody>,
     /// `None`: it ended, or broke off.
-    rest: Option<Incoming>,
+    rest: Option<IncomingBody>,
 }
 
-impl From<Incoming> for AnswerBody {
-    fn from(incoming: Incoming) -> Self {
+impl From<IncomingBody> for AnswerBody {
+    fn from(incoming: IncomingBody) -> Self {
         Self { read: VecDeque::new(), trailers: None, failed: None, rest: Some(incoming) }
     }
 }
@@ -98,12 +99,12 @@ impl AnswerBody {
 
 impl Body for AnswerBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = IncompleteBody;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, IncompleteBody>>> {
         if let Some(bytes) = self.read.pop_front() {
             return Poll::Ready(Some(Ok(Frame::data(bytes))));
         }

@@ -16,6 +16,7 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep};
 
 use crate::caller_body::CallerBody;
+use crate::incoming::IncompleteBody;
 use crate::min_rate::MinRateClock;
 
 /// Why a body ended before its end.
@@ -28,7 +29,7 @@ pub(crate) enum BodyError {
     #[error("the caller sends too slowly for what it holds")]
     Slow,
     #[error("the peer broke off: {0}")]
-    Peer(#[from] hyper::Error),
+    Peer(#[from] IncompleteBody),
     #[error("the record could not be written")]
     Ledger,
     #[error("the grant was withdrawn while the answer was streaming")]

@@ -30,6 +30,7 @@ use super::send_failure::SendFailure;
 use super::tls::TlsClient;
 use super::upstream_slot::UpstreamSlot;
 use crate::in_place::boxed;
+use crate::incoming::IncomingBody;
 use crate::ledger::Position;
 use crate::trace::Opened;
 
@@ -199,7 +200,9 @@ impl Peer {
             Ok(response) => {
                 let is_early = upload.is_some_and(|upload| !upload.is_whole());
                 let lease = Lease { sender, state, bucket, is_early, _place: place };
-                Ok(boxed(|| Answer { response: response.map(AnswerBody::from), lease }))
+                let version = response.version();
+                let response = response.map(|body| IncomingBody::new(body, version).into());
+                Ok(boxed(|| Answer { response, lease }))
             }
             Err(mut error) => Err(SendFailure {
                 returned: error.take_message().map(Request::into_body),

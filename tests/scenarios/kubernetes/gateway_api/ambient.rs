@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tollgate_tests::client::Connection;
 use tollgate_tests::cluster::Cluster;
-use tollgate_tests::envoy::{Envoy, Tunnel};
+use tollgate_tests::envoy::{Envoy, Mesh, Tunnel};
 use tollgate_tests::{Client, Leaf, Protocol, SecretKind, Upstream, needs, provider};
 
 use super::super::{EGRESS, USER};
@@ -67,13 +67,13 @@ async fn the_example_of_an_ambient_mesh_says_where_its_tunnels_end_and_carries_a
     let web = Client::new(&plan.sandbox, gateway.listener("tunnels"), plan.prod.roots(), Some(identity));
     let web = web.naming("api.openai.com");
     let authority = format!("{VIRTUAL}:80");
-    let tunnel = Tunnel {
+    let mesh = Mesh {
         gateway: gateway.listener("tunnels"),
         gateway_id: OWN,
         bundle: plan.prod.bundle().to_owned(),
         workload: web.identity(),
-        authority: &authority,
     };
+    let tunnel = Tunnel { mesh, authority: &authority };
     let envoy = Envoy::start(&plan.sandbox, &tunnel).await;
     let stream = TcpStream::connect(envoy.address()).await.expect("Envoy listens");
     let mut connection = Connection::over(&web, stream, Protocol::H1).await.expect("a connection");

@@ -1,0 +1,170 @@
+//! A body as it comes from a peer.
+//!
+//! **Invariant:** it ends where its peer has said so, or fails. A stream of HTTP/2 that was reset before its end has failed, whatever the
+//! reset says.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::Version;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+
+/// A body that hyper reads.
+///
+/// hyper takes a stream that is reset with `NO_ERROR` for one that has ended, as it has where a server asks for no more of a request
+/// (RFC 9113, section 8.1). Envoy resets so whenever what it passes on breaks off (`source/common/http/http2/codec_impl.cc`,
+/// `reasonToReset`).
+#[derive(Debug)]
+pub(crate) struct IncomingBody {
+    body: Incoming,
+    /// hyper knows of streams alone whether they have ended.
+    is_stream: bool,
+}
+
+/// Why it is not whole.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum IncompleteBody {
+    #[error("{0}")]
+    Failed(hyper::Error),
+    #[error("the stream was reset before its end")]
+    Reset,
+}
+
+impl IncomingBody {
+    /// `version`: of the message.
+    pub(crate) fn new(body: Incoming, version: Version) -> Self {
+        Self { body, is_stream: version == Version::HTTP_2 }
+    }
+}
+
+impl Body for IncomingBody {
+    type Data = Bytes;
+    type Error = IncompleteBody;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, IncompleteBody>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        if frame.is_none() && self.is_stream && !self.body.is_end_stream() {
+            return Poll::Ready(Some(Err(IncompleteBody::Reset)));
+        }
+        Poll::Ready(frame.map(|frame| frame.map_err(IncompleteBody::Failed)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::time::Duration;
+
+    use futures_util::stream;
+    use h2::Reason;
+    use http::{Request, Response};
+    use http_body_util::{BodyExt, Empty, StreamBody};
+    use hyper::service::service_fn;
+    use hyper_util::rt::{TokioExecutor, TokioIo};
+    use tokio::io::{DuplexStream, duplex};
+    use tokio::sync::mpsc;
+    use tokio::time::sleep;
+
+    use super::*;
+
+    /// How a peer ends a stream.
+    #[derive(Clone, Copy, Debug)]
+    struct Ending {
+        /// Whether it says that what it sent is all.
+        is_said: bool,
+        reset: Option<Reason>,
+    }
+
+    const ENDINGS: [(Ending, Result<&str, ()>); 5] = [
+        (Ending { is_said: true, reset: None }, Ok("a part")),
+        (Ending { is_said: true, reset: Some(Reason::NO_ERROR) }, Ok("a part")),
+        (Ending { is_said: false, reset: Some(Reason::NO_ERROR) }, Err(())),
+        (Ending { is_said: false, reset: Some(Reason::CANCEL) }, Err(())),
+        (Ending { is_said: false, reset: Some(Reason::INTERNAL_ERROR) }, Err(())),
+    ];
+
+    /// After so long what was sent is here.
+    const A_MOMENT: Duration = Duration::from_millis(50);
+
+    async fn send(mut stream: h2::SendStream<Bytes>, ending: Ending) {
+        stream.send_data("a part".into(), ending.is_said).unwrap();
+        // A reset overtakes what waits to be sent.
+        sleep(A_MOMENT).await;
+        if let Some(reason) = ending.reset {
+            stream.send_reset(reason);
+        }
+    }
+
+    /// The body, read when all has come that comes.
+    async fn text(body: IncomingBody) -> Result<String, ()> {
+        sleep(A_MOMENT * 3).await;
+        let bytes = body.collect().await.map_err(drop)?.to_bytes();
+        Ok(String::from_utf8(bytes.to_vec()).unwrap())
+    }
+
+    async fn provider(stream: DuplexStream, ending: Ending) {
+        let mut connection = h2::server::handshake(stream).await.unwrap();
+        while let Some(Ok((_, mut respond))) = connection.accept().await {
+            tokio::spawn(send(respond.send_response(Response::default(), false).unwrap(), ending));
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_whole_where_its_end_was_said() {
+        for (ending, expected) in ENDINGS {
+            let (near, far) = duplex(1 << 16);
+            tokio::spawn(provider(far, ending));
+            let io = TokioIo::new(near);
+            let (mut sender, connection) =
+                hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
+            tokio::spawn(connection);
+            // It does not end, so that a reset is for its stream.
+            let upload = StreamBody::new(stream::pending::<Result<Frame<Bytes>, Infallible>>());
+            let request = Request::post("http://up.test/").body(upload).unwrap();
+            let answer = sender.send_request(request).await.unwrap();
+            let body = IncomingBody::new(answer.into_body(), Version::HTTP_2);
+            assert_eq!(text(body).await, expected.map(str::to_owned), "{ending:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_request_is_whole_where_its_end_was_said() {
+        // One that is reset behind its end has nobody to answer to.
+        for (ending, expected) in ENDINGS.into_iter().filter(|(it, _)| !it.is_said || it.reset.is_none()) {
+            let (near, far) = duplex(1 << 16);
+            let (read, mut bodies) = mpsc::unbounded_channel();
+            let service = service_fn(move |request: Request<Incoming>| {
+                let read = read.clone();
+                async move {
+                    let (head, body) = request.into_parts();
+                    // Apart, as the connection to a provider reads it.
+                    tokio::spawn(async move {
+                        read.send(text(IncomingBody::new(body, head.version)).await).unwrap()
+                    });
+                    std::future::pending::<Result<Response<Empty<Bytes>>, hyper::Error>>().await
+                }
+            });
+            let server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+            tokio::spawn(server.serve_connection(TokioIo::new(far), service));
+            let (sender, connection) = h2::client::handshake(near).await.unwrap();
+            tokio::spawn(connection);
+            let request = Request::post("http://up.test/").body(()).unwrap();
+            let (_answer, stream) = sender.ready().await.unwrap().send_request(request, false).unwrap();
+            tokio::spawn(send(stream, ending));
+            assert_eq!(bodies.recv().await.unwrap(), expected.map(str::to_owned), "{ending:?}");
+        }
+    }
+}
