@@ -94,7 +94,7 @@ impl Envoy {
     pub async fn sidecar(sandbox: &Sandbox, release: Release, towards: &Mesh<'_>) -> Self {
         let address = local(free_port());
         let chain = json!({"filters": [passing("HTTP1", "gateway")]});
-        Self::run(sandbox, release, address, &serving(address, chain, gateway(towards))).await
+        Self::run(sandbox, release, address, &serving(address, &chain, &gateway(towards))).await
     }
 
     /// Starts it as the edge of a provider: it ends TLS as `own`, and passes HTTP/2 on to `towards` in plain HTTP/1.1.
@@ -102,7 +102,7 @@ impl Envoy {
         let address = local(free_port());
         let mut chain = json!({"filters": [passing("HTTP2", "towards")]});
         chain["transport_socket"] = ends_tls(own, &["h2"]);
-        Self::run(sandbox, release, address, &serving(address, chain, plain(towards))).await
+        Self::run(sandbox, release, address, &serving(address, &chain, &plain(towards))).await
     }
 
     async fn run(sandbox: &Sandbox, release: Release, address: SocketAddr, configuration: &Value) -> Self {
@@ -134,7 +134,7 @@ fn file(path: &Path) -> Value {
 }
 
 /// A configuration of one listener and one cluster.
-fn serving(listens: SocketAddr, chain: Value, cluster: Value) -> Value {
+fn serving(listens: SocketAddr, chain: &Value, cluster: &Value) -> Value {
     let listener = json!({"name": "listener", "address": address(listens), "filter_chains": [chain]});
     json!({"static_resources": {"listeners": [listener], "clusters": [cluster]}})
 }
@@ -232,7 +232,7 @@ fn forward(
     if let Some(own) = tls {
         chain["transport_socket"] = ends_tls(own, &[]);
     }
-    serving(listens, chain, plain(towards))
+    serving(listens, &chain, &plain(towards))
 }
 
 fn configuration(listens: SocketAddr, tunnel: &Tunnel<'_>) -> Value {
@@ -243,5 +243,5 @@ fn configuration(listens: SocketAddr, tunnel: &Tunnel<'_>) -> Value {
         "cluster": "gateway",
         "tunneling_config": {"hostname": tunnel.authority},
     }}]});
-    serving(listens, chain, gateway(&tunnel.mesh))
+    serving(listens, &chain, &gateway(&tunnel.mesh))
 }
