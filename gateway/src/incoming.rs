@@ -152,7 +152,7 @@ mod tests {
                     let (head, body) = request.into_parts();
                     // Apart, as the connection to a provider reads it.
                     tokio::spawn(async move {
-                        read.send(text(IncomingBody::new(body, head.version)).await).unwrap()
+                        read.send(text(IncomingBody::new(body, head.version)).await).unwrap();
                     });
                     std::future::pending::<Result<Response<Empty<Bytes>>, hyper::Error>>().await
                 }
