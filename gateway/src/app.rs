@@ -52,8 +52,6 @@ use crate::telemetry::{self, Flush};
 use crate::upstream::{self, DialRules, SourceAddresses, UpstreamHealth, local_addresses};
 use crate::version_key;
 
-/// How long a report may keep the data directory from being taken over.
-const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 /// How long the secret stores have to take back what they lent.
 const GIVE_BACK: Duration = Duration::from_secs(5);
 /// How soon calls leave an address that this machine lost: under a second.
@@ -143,7 +141,8 @@ impl App {
         let mut reload = Reload::new(files, settings.clone(), cluster.as_ref().map(ClusterWatch::feed))?;
         let first = reload.first(control.handle()).map_err(|problems| anyhow!("{}", lines(&problems)))?;
         let count = settings.cores();
-        let lock = DirectoryLock::wait(&settings.data_dir, LOCK_PATIENCE)?;
+        let told = |taken: &_| tracing::warn!("{taken}: waiting for its end");
+        let lock = DirectoryLock::wait(&settings.data_dir, told)?;
         let (ledger, balances, trail) = open_books(&settings, count, observations)?;
 
         let mut doors = Vec::new();

@@ -8,6 +8,11 @@ use std::time::{Duration, Instant};
 
 use nix::fcntl::{Flock, FlockArg};
 
+/// How long a command, such as a report, may keep a data directory from being taken over.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// For so long nobody is told that it is waited for.
+const A_MOMENT: Duration = Duration::from_millis(500);
+
 /// Creates `file` with mode 0600 and these bytes; one that exists is an error.
 pub(crate) fn write_private(file: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut out = OpenOptions::new().write(true).create_new(true).mode(0o600).open(file)?;
@@ -54,12 +59,20 @@ impl DirectoryLock {
         File::open(directory.join("lock")).is_ok_and(|file| lock(file).is_err())
     }
 
-    /// [`DirectoryLock::take`], waiting for a command that has it for a moment.
-    pub(crate) fn wait(directory: &Path, patience: Duration) -> Result<Self, LockError> {
-        let end = Instant::now() + patience;
+    /// [`DirectoryLock::take`], waiting for a command that has it for a moment. `told` hears of one that has it for longer.
+    pub(crate) fn wait(directory: &Path, told: impl Fn(&LockError)) -> Result<Self, LockError> {
+        Self::wait_for(PATIENCE, directory, told)
+    }
+
+    fn wait_for(patience: Duration, directory: &Path, told: impl Fn(&LockError)) -> Result<Self, LockError> {
+        let (begun, mut is_told) = (Instant::now(), false);
         loop {
             match Self::take(directory) {
-                Err(LockError::Taken(..)) if Instant::now() < end => {
+                Err(taken @ LockError::Taken(..)) if begun.elapsed() < patience => {
+                    if !is_told && begun.elapsed() >= A_MOMENT {
+                        is_told = true;
+                        told(&taken);
+                    }
                     std::thread::sleep(Duration::from_millis(50));
                 }
                 done => return done,
@@ -70,7 +83,22 @@ impl DirectoryLock {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
+
+    #[test]
+    fn who_waits_for_a_directory_hears_once_whose_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let _first = DirectoryLock::take(dir.path()).unwrap();
+        let told = Cell::new(0);
+        let taken = DirectoryLock::wait_for(A_MOMENT * 2, dir.path(), |taken| {
+            assert!(matches!(taken, LockError::Taken(..)), "{taken}");
+            told.set(told.get() + 1);
+        });
+        assert!(matches!(taken, Err(LockError::Taken(..))));
+        assert_eq!(told.get(), 1);
+    }
 
     #[test]
     fn a_second_user_of_a_directory_is_told_whose_it_is() {

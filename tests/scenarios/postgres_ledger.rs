@@ -146,7 +146,11 @@ async fn a_report_of_any_replica_has_every_call_of_each_once() {
     assert_eq!((shown.len(), &shown), (21, &all));
     let other = ids(&replicas[2].gateway).into_iter().next().unwrap();
     let call = json(&replicas[0].gateway, &["calls", &other, "--format", "json"]);
-    assert_eq!((&call["id"], &call["destination"]), (&other.into(), &"up".into()));
+    assert_eq!((&call["id"], &call["destination"]), (&other.as_str().into(), &"up".into()));
+    let settle = ["ledger", "settle", &other, "--input", "1", "--output", "1", "--cost", "1 USD"];
+    let refused = replicas[0].gateway.tollgate(&settle);
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && said.contains("replica three made this call"), "{said}");
     let alone = replicas[0].gateway.tollgate(&[
         "report",
         "--by",

@@ -7,14 +7,15 @@ mod replicas;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use anyhow::anyhow;
 use clap::{Args, Subcommand};
 use tollgate_policy::price::NanoUsd;
 
 use super::report::LedgerLocation;
 use super::{complain, say};
 use crate::ledger::{
-    Bounded, Correction, PostgresServer, RecordId, Signature, Verification, catch_up, settle, verify,
-    verify_shared,
+    Bounded, Correction, LedgerError, PostgresServer, RecordId, SharedReader, Signature, Verification,
+    catch_up, settle, verify, verify_shared,
 };
 use crate::slow_notice;
 use crate::table::counted;
@@ -136,9 +137,23 @@ fn run_settle(args: &SettleArgs) -> anyhow::Result<ExitCode> {
     let id = slow_notice::with("still reading the journal", complain, || {
         catch_up(&data_dir)?;
         settle(&data_dir, args.id, actual, &signature)
+    });
+    let id = id.map_err(|error| match &error {
+        LedgerError::NoRecord(_) => of_another_replica(args).unwrap_or_else(|| error.into()),
+        _ => error.into(),
     })?;
     say(&format!("{} is corrected by {id}, in the name of {}", args.id, signature.by));
     Ok(ExitCode::SUCCESS)
+}
+
+/// What to do about a call that is not in this data directory, where the database of all replicas knows whose it is.
+fn of_another_replica(args: &SettleArgs) -> Option<anyhow::Error> {
+    let server = args.location.shared_of_settings().ok()??;
+    let replica = SharedReader::open(&server).ok()?.replica_of(args.id).ok()??;
+    Some(anyhow!(
+        "record {}: replica {replica} made this call: run `ledger settle` there, in its data directory",
+        args.id
+    ))
 }
 
 /// Whom the operating system says that this is.

@@ -67,7 +67,7 @@ pub fn settle(
     let known = reader.known()?;
     let mut corrections = history(data_dir, &reader, &known, id)?;
     let Some(original) = corrections.remove(&id) else {
-        return Err(refused(id, "there is none with this id"));
+        return Err(LedgerError::NoRecord(id.to_string()));
     };
     if original.corrects.is_some() {
         return Err(refused(id, "it is itself a correction: correct the original"));

@@ -74,7 +74,10 @@ pub enum LedgerError {
         /// Where the latest seal stands beside the key.
         anchor: PathBuf,
     },
-    /// A record that was asked for is not there, or is not one that can be corrected.
+    /// The ledger has no record with the id that was asked for.
+    #[error("record {0}: there is none with this id")]
+    NoRecord(String),
+    /// A record that was asked for is not one that can be corrected.
     #[error("record {id}: {what}")]
     Record {
         /// The id asked for.

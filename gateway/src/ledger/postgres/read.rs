@@ -185,6 +185,15 @@ impl SharedReader {
         Ok(call.into_iter().next())
     }
 
+    /// The name of the replica that made the call with this id.
+    pub fn replica_of(&mut self, call: RecordId) -> Result<Option<String>, LedgerError> {
+        let text = call.to_string();
+        let sql = "SELECT r.name FROM tollgate.records c JOIN tollgate.replicas r ON r.id = c.replica
+                   WHERE c.id = $1::text::uuid";
+        let rows = self.query(sql, &[&text])?;
+        rows.first().map(|row| Ok(row.try_get(0)?)).transpose()
+    }
+
     /// Who was charged what of these limits since their windows began, over all replicas. Corrections count where their calls do.
     pub(crate) fn charged(
         &mut self,
