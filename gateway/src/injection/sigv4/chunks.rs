@@ -165,13 +165,15 @@ impl Resigner {
             return Err(MalformedBody);
         }
         let named = line.split_at_checked(TRAILER_SIGNATURE.len());
-        if let Some((_, signature)) = named.filter(|(name, _)| name.eq_ignore_ascii_case(TRAILER_SIGNATURE)) {
+        if let Some((name, signature)) =
+            named.filter(|(name, _)| name.eq_ignore_ascii_case(TRAILER_SIGNATURE))
+        {
             if !is_signature(signature) {
                 return Err(MalformedBody);
             }
             let rest = [&*self.previous, &sha256(lines.as_bytes())];
             let signature = self.stamp.sign("AWS4-HMAC-SHA256-TRAILER", &rest);
-            out.push_back(format!("{TRAILER_SIGNATURE}{signature}\r\n").into());
+            out.push_back(format!("{name}{signature}\r\n").into());
             return Ok(());
         }
         let (name, value) = line.split_once(':').ok_or(MalformedBody)?;
