@@ -125,6 +125,12 @@ async fn a_realtime_session_without_money_for_another_turn_is_told_so_and_closed
     let (spent, held) = (spend(&fixture, "tollgate_limit_spent"), spend(&fixture, "tollgate_limit_held"));
     assert_eq!((spent, held), (made * TURN, 0));
     assert!(spent <= 160_000_000);
+    let is_refused = |record: &&Value| record["reason"] == "budget_exhausted";
+    let refused = || ledger::records(&fixture.gateway).iter().filter(is_refused).cloned().collect::<Vec<_>>();
+    eventually("the session is recorded", || !refused().is_empty()).await;
+    for record in refused() {
+        assert_eq!(record["limited_by"], "grant/checkout-up/spend/month/shared", "{record}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

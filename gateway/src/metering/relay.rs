@@ -171,7 +171,10 @@ impl Relay {
         let first = self.first(up, down, traffic).await;
         down.tap(Tap::Closed);
         match first {
-            First::Refused(RefusedTurn { reason, code, .. }) => {
+            First::Refused(RefusedTurn { reason, limited_by, code, .. }) => {
+                if let Some(account) = &mut self.account {
+                    account.record.limited_by = limited_by;
+                }
                 self.record(traffic, Outcome::Refused, Some(reason)).await;
                 down.close(code, reason.as_str()).await;
                 up.close(GOING_AWAY, "").await;

@@ -47,9 +47,11 @@ struct Ask {
 }
 
 /// A session that is refused another turn.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct RefusedTurn {
     pub(super) reason: Reason,
+    /// The limit that has refused it.
+    pub(super) limited_by: Option<Arc<str>>,
     pub(super) code: u16,
     until: Instant,
 }
@@ -106,13 +108,13 @@ impl Turns {
         let journal = Arc::clone(&self.core);
         let journal = &journal.journal;
         loop {
-            if let Some(refused) = self.ends {
+            if let Some(refused) = self.ends.clone() {
                 let is_done = !self.meter.is_busy() && self.over.is_none() && down.is_said();
                 if is_done || Instant::now() >= refused.until {
                     return RelayStep::Refused(refused);
                 }
             }
-            let until = self.ends.map(|refused| refused.until);
+            let until = self.ends.as_ref().map(|refused| refused.until);
             // A caller that does not take its refusals causes no more of them.
             let may_ask = self.asks.is_empty() && self.ends.is_none() && down.has_room();
             let may_answer = self.over.is_none();
@@ -194,7 +196,7 @@ impl Turns {
             Course::Ends(denial) => {
                 self.refuse(&denial, None, down);
                 // What nobody has asked for is not waited for.
-                self.ends.get_or_insert_with(|| RefusedTurn::now(denial.reason)).until = Instant::now();
+                self.ends.get_or_insert_with(|| RefusedTurn::by(&denial)).until = Instant::now();
             }
         }
         // Whether it can be written shows when it is.
@@ -229,7 +231,7 @@ impl Turns {
     {
         let _ = down.say(&self.meter.error_event(denial, id));
         if let Some(code) = close_code(denial.reason) {
-            let refused = RefusedTurn { code, ..RefusedTurn::now(denial.reason) };
+            let refused = RefusedTurn { code, ..RefusedTurn::by(denial) };
             self.ends.get_or_insert(RefusedTurn { until: refused.until + LAST_TURNS, ..refused });
         }
     }
@@ -298,7 +300,12 @@ impl Turns {
 impl RefusedTurn {
     /// One that waits for nothing.
     fn now(reason: Reason) -> Self {
-        Self { reason, code: super::POLICY_VIOLATION, until: Instant::now() }
+        Self { reason, limited_by: None, code: super::POLICY_VIOLATION, until: Instant::now() }
+    }
+
+    /// The same, for what a denial says.
+    fn by(denial: &Denial) -> Self {
+        Self { limited_by: denial.limit_id(), ..Self::now(denial.reason) }
     }
 }
 
