@@ -42,7 +42,11 @@ impl AsyncRead for UpgradedStream {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        Pin::new(&mut self.stream).poll_flush(cx)
+        match Pin::new(&mut self.stream).poll_flush(cx) {
+            Poll::Ready(flushed) => Poll::Ready(flushed),
+            // What waits for a slow reader is no reason to hold back the end of the other way.
+            Poll::Pending => Poll::Ready(Ok(())),
+        }
     }
 }
 
