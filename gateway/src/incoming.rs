@@ -14,8 +14,8 @@ use hyper::body::Incoming;
 /// A body that hyper reads.
 ///
 /// hyper takes a stream that is reset with `NO_ERROR` for one that has ended, as it has where a server asks for no more of a request
-/// (RFC 9113, section 8.1). Envoy resets so whenever what it passes on breaks off (`source/common/http/http2/codec_impl.cc`,
-/// `reasonToReset`).
+/// (RFC 9113, section 8.1). Envoy before 1.37 resets so whenever what it passes on breaks off (envoyproxy/envoy#36200), later ones with
+/// the flag `reset_with_error` off.
 #[derive(Debug)]
 pub(crate) struct IncomingBody {
     body: Incoming,
@@ -26,9 +26,10 @@ pub(crate) struct IncomingBody {
 /// Why it is not whole.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum IncompleteBody {
+    /// The code of a reset is passed on by what this comes from.
     #[error("{0}")]
-    Failed(hyper::Error),
-    #[error("the stream was reset before its end")]
+    Failed(#[source] hyper::Error),
+    #[error("the stream was over before its end")]
     Reset,
 }
 
@@ -66,6 +67,7 @@ impl Body for IncomingBody {
 #[cfg(test)]
 mod tests {
     use std::convert::Infallible;
+    use std::error::Error;
     use std::time::Duration;
 
     use futures_util::stream;
@@ -88,12 +90,15 @@ mod tests {
         reset: Option<Reason>,
     }
 
-    const ENDINGS: [(Ending, Result<&str, ()>); 5] = [
+    /// What is read, or the code that is passed on.
+    type Expected = Result<&'static str, Option<Reason>>;
+
+    const ENDINGS: [(Ending, Expected); 5] = [
         (Ending { is_said: true, reset: None }, Ok("a part")),
         (Ending { is_said: true, reset: Some(Reason::NO_ERROR) }, Ok("a part")),
-        (Ending { is_said: false, reset: Some(Reason::NO_ERROR) }, Err(())),
-        (Ending { is_said: false, reset: Some(Reason::CANCEL) }, Err(())),
-        (Ending { is_said: false, reset: Some(Reason::INTERNAL_ERROR) }, Err(())),
+        (Ending { is_said: false, reset: Some(Reason::NO_ERROR) }, Err(None)),
+        (Ending { is_said: false, reset: Some(Reason::CANCEL) }, Err(Some(Reason::CANCEL))),
+        (Ending { is_said: false, reset: Some(Reason::REFUSED_STREAM) }, Err(Some(Reason::REFUSED_STREAM))),
     ];
 
     /// After so long what was sent is here.
@@ -109,10 +114,22 @@ mod tests {
     }
 
     /// The body, read when all has come that comes.
-    async fn text(body: IncomingBody) -> Result<String, ()> {
+    async fn text(body: IncomingBody) -> Result<String, Option<Reason>> {
         sleep(A_MOMENT * 3).await;
-        let bytes = body.collect().await.map_err(drop)?.to_bytes();
+        let bytes = body.collect().await.map_err(|error| code_of(&error))?.to_bytes();
         Ok(String::from_utf8(bytes.to_vec()).unwrap())
+    }
+
+    /// As hyper looks for it.
+    fn code_of(error: &IncompleteBody) -> Option<Reason> {
+        let mut next = error.source();
+        while let Some(error) = next {
+            if let Some(error) = error.downcast_ref::<h2::Error>() {
+                return error.reason();
+            }
+            next = error.source();
+        }
+        None
     }
 
     async fn provider(stream: DuplexStream, ending: Ending) {

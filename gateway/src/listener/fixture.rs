@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::future::pending;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -10,10 +11,12 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair,
 use rustls::ServerConfig;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tempfile::TempDir;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
+use tokio::time::sleep;
 use tokio_rustls::TlsAcceptor;
 use tollgate_policy::consent::Consents;
+use tollgate_policy::denial::Reason;
 use tollgate_policy::model::SourceFile;
 use tollgate_secrets::Secrets;
 
@@ -30,6 +33,7 @@ use crate::quota::Quota;
 use crate::session::{Arrival, ConnectionRegistry, HeaderDeadline, ProxyMode, Session};
 use crate::settings::RequestLimits;
 use crate::snapshot::{Snapshot, Snapshots};
+use crate::stats::{Series, Sums};
 use crate::timers::Timers;
 use crate::upstream::{DialRules, Pool, Resolver, SourceAddresses, UpstreamHealth};
 
@@ -93,23 +97,40 @@ async fn echo() -> u16 {
 }
 
 /// What a destination has met, in order.
-pub(super) type Met = Arc<Mutex<Vec<&'static str>>>;
+pub(super) type Met = Arc<Mutex<Vec<String>>>;
 
-/// A destination that says `ended` where what it reads ends well, and stays until its connection is reset.
-async fn patient() -> (u16, Met) {
+/// Fails unless a destination has met this in the end.
+pub(super) async fn has_met(met: &Met, expected: &[&str]) {
+    for _ in 0..100 {
+        if *met.lock().unwrap() == expected {
+            return;
+        }
+        sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(*met.lock().unwrap(), expected);
+}
+
+/// A destination that notes how much it has read up to a good end, says `ended`, and stays. One that is `talkative` writes meanwhile.
+async fn patient(is_talkative: bool) -> (u16, Met) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (port, met) = (listener.local_addr().unwrap().port(), Met::default());
     let own = Arc::clone(&met);
     tokio::spawn(async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
+        while let Ok((stream, _)) = listener.accept().await {
             let met = Arc::clone(&own);
+            let (mut reader, mut writer) = stream.into_split();
             tokio::spawn(async move {
-                if stream.read_to_end(&mut Vec::new()).await.is_ok() {
-                    met.lock().unwrap().push("ended");
-                    stream.write_all(b"ended").await.unwrap();
-                    stream.ready(Interest::ERROR).await.unwrap();
-                }
-                met.lock().unwrap().push("reset");
+                let mut read = Vec::new();
+                let reading = reader.read_to_end(&mut read);
+                let writing = async {
+                    while is_talkative && writer.write_all(&[b'x'; 1 << 10]).await.is_ok() {}
+                    pending::<()>().await;
+                };
+                let done = tokio::select! { done = reading => done, () = writing => return };
+                let said = done.map_or_else(|_| "a reset".to_owned(), |bytes| format!("{bytes} bytes"));
+                met.lock().unwrap().push(said);
+                let _ = writer.write_all(b"ended").await;
+                pending::<()>().await;
             });
         }
     });
@@ -122,12 +143,14 @@ struct Ports {
     http: u16,
     echo: u16,
     patient: u16,
+    talkative: u16,
 }
 
 pub(super) struct Fixture {
     pub(super) core: Arc<Core>,
     ports: Ports,
-    met: Met,
+    /// Of the patient and of the talkative destination.
+    met: [Met; 2],
     issuer: TestIssuer,
     _ledger: Arc<Ledger>,
     directory: TempDir,
@@ -158,8 +181,9 @@ impl Fixture {
             tracer: None,
             exported: None,
         });
-        let (patient, met) = patient().await;
-        let ports = Ports { http: destination(&issuer).await, echo: echo().await, patient };
+        let ((patient, met), (talkative, heard)) = (patient(false).await, patient(true).await);
+        let (http, echo, met) = (destination(&issuer).await, echo().await, [met, heard]);
+        let ports = Ports { http, echo, patient, talkative };
         shared.publish(snapshot((directory.path(), &issuer), ports, "web", None));
         let journal = ledger.journal(0).unwrap();
         let (stats, uses) = (Arc::default(), Arc::default());
@@ -189,7 +213,12 @@ impl Fixture {
 
     /// The port of `patient.test`, which stays when it has read all, and what that has met.
     pub(super) fn patient(&self) -> (u16, Met) {
-        (self.ports.patient, Arc::clone(&self.met))
+        (self.ports.patient, Arc::clone(&self.met[0]))
+    }
+
+    /// The same of `talkative.test`, which writes all the while.
+    pub(super) fn talkative(&self) -> (u16, Met) {
+        (self.ports.talkative, Arc::clone(&self.met[1]))
     }
 
     /// Puts a policy in force whose grants are for another workload.
@@ -224,7 +253,7 @@ impl Fixture {
 
 fn snapshot(
     (directory, issuer): (&Path, &TestIssuer),
-    Ports { http: port, echo, patient }: Ports,
+    Ports { http: port, echo, patient, talkative }: Ports,
     workload: &str,
     before: Option<&Snapshot>,
 ) -> Snapshot {
@@ -237,6 +266,7 @@ fn snapshot(
          {head} Destination\nmetadata: {{name: a-foreign}}\nspec: {{hosts: [foreign.test], virtualAddresses: ['fd00::1', 240.240.0.1]}}\n\
          {head} Destination\nmetadata: {{name: queue}}\nspec: {{hosts: [queue.test], port: {echo}, protocol: tcp, addresses: [127.0.0.1], virtualAddresses: [240.240.0.9]}}\n\
          {head} Destination\nmetadata: {{name: patient}}\nspec: {{hosts: [patient.test], port: {patient}, protocol: tcp, addresses: [127.0.0.1]}}\n\
+         {head} Destination\nmetadata: {{name: talkative}}\nspec: {{hosts: [talkative.test], port: {talkative}, protocol: tcp, addresses: [127.0.0.1]}}\n\
          {head} Destination\nmetadata: {{name: named}}\nspec: {{hosts: [a.named.test, b.named.test], port: {echo}, protocol: tls, addresses: [127.0.0.1], virtualAddresses: [240.240.0.10]}}\n\
          {head} Destination\nmetadata: {{name: closed}}\nspec: {{hosts: [closed.test], port: 1, protocol: tcp, addresses: [127.0.0.1]}}\n\
          {head} Destination\nmetadata: {{name: inside}}\nspec: {{hosts: [inside.test], port: 22, protocol: tcp, addresses: [169.254.169.254]}}\n\
@@ -249,9 +279,27 @@ fn snapshot(
             "{head} Grant\nmetadata: {{name: web-{name}}}\nspec: {{callers: [{{spiffe: 'spiffe://prod.acme/{workload}'}}], destination: {name}}}\n"
         )
     };
-    let grants = ["twin", "up", "queue", "patient", "named", "closed", "inside", "idle", "brief"].map(of);
+    let grants =
+        ["twin", "up", "queue", "patient", "talkative", "named", "closed", "inside", "idle", "brief"].map(of);
     let text = text + &grants.concat();
     let environment = app::environment_of(&[], &["prod.acme".to_owned()]).unwrap();
     let file = SourceFile { path: "a.yaml".into(), text };
     Snapshot::build((&[file], &Consents::default()), &environment, before).unwrap().0
+}
+
+/// How many connections to this destination were recorded with this reason, or that of a good end.
+pub(super) async fn recorded(fixture: &Fixture, destination: &str, reason: Option<Reason>) -> u64 {
+    for _ in 0..50 {
+        let mut sums = Sums::default();
+        sums.add(&fixture.core.stats);
+        let is_it = |series: &Series| {
+            series.reason == reason && series.destination.as_ref().is_some_and(|it| it.name() == destination)
+        };
+        let calls = sums.calls.iter().filter(|(series, _)| is_it(series)).map(|(_, all)| all.requests).sum();
+        if calls > 0 {
+            return calls;
+        }
+        sleep(Duration::from_millis(100)).await;
+    }
+    0
 }

@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf, split};
-use tokio::try_join;
 use tollgate_policy::denial::{Denial, Reason};
 use tollgate_policy::policy::TunnelTls;
 use tollgate_policy::target::Passage;
@@ -63,8 +62,14 @@ impl OpenTunnel {
             fault::caught(pin!(within)).await
         };
         match ended {
-            Ok(Outcome::Completed) => return account.ended(Outcome::Completed),
-            Ok(outcome) => account.ended(outcome),
+            Ok(Ended::Well) => return account.ended(Outcome::Completed),
+            Ok(Ended::CallerGone { is_whole: true }) => {
+                account.ended(Outcome::CallerGone);
+                // The last of it may still be on its way to the destination.
+                return cut(near.stream);
+            }
+            Ok(Ended::CallerGone { is_whole: false }) => account.ended(Outcome::CallerGone),
+            Ok(Ended::DestinationFailed) => account.ended(Outcome::UpstreamFailed),
             Err(denial) => account.cut(&denial),
         }
         far.stream.reset();
@@ -72,12 +77,30 @@ impl OpenTunnel {
     }
 }
 
+/// How both ways are over.
+#[derive(Debug)]
+enum Ended {
+    Well,
+    /// `is_whole`: it has ended its own way before, and all of that has passed.
+    CallerGone {
+        is_whole: bool,
+    },
+    DestinationFailed,
+}
+
+/// The end of one way that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum FailedEnd {
+    From,
+    To,
+}
+
 async fn carry<S>(
     near: &mut CountedStream<S>,
     far: &mut CountedStream<Outbound>,
     hello: Option<Hello>,
     (reauthorizer, watch): (&Reauthorizer, &mut RelayWatch),
-) -> Result<Outcome, Denial>
+) -> Result<Ended, Denial>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -99,45 +122,61 @@ where
         None => None,
     };
     let traffic = Arc::clone(&near.traffic);
-    let both = async {
-        if let Some(hello) = hello {
-            far.write_all(&hello.into_bytes()).await?;
+    let carried = async {
+        if let Some(hello) = hello
+            && far.write_all(&hello.into_bytes()).await.is_err()
+        {
+            return Ended::DestinationFailed;
         }
-        let ((from_near, to_near), (from_far, to_far)) = (split(&mut *near), split(&mut *far));
-        try_join!(one_way(from_near, to_far), one_way(from_far, to_near))
+        both_ways(near, far).await
     };
     let ended = tokio::select! {
-        ended = both => ended,
+        ended = carried => ended,
         over = watch.over(reauthorizer, &traffic) => return why(over),
     };
     match ended {
-        Ok(_) => Ok(Outcome::Completed),
-        Err(_) if far.has_failed => Ok(Outcome::UpstreamFailed),
         // What carries it may be cut first.
-        Err(_) if reauthorizer.is_drained() => why(Over::Draining),
-        Err(_) => Ok(Outcome::CallerGone),
+        Ended::CallerGone { .. } if reauthorizer.is_drained() => why(Over::Draining),
+        ended => Ok(ended),
     }
 }
 
-/// Carries what comes until its end, which it passes on, or until either side fails.
+/// Carries both ways until they end. A client that drops a stream of HTTP/2 ends its way and then resets it: what it sent before is to
+/// arrive.
+async fn both_ways(near: impl AsyncRead + AsyncWrite, far: impl AsyncRead + AsyncWrite) -> Ended {
+    let ((from_near, to_near), (from_far, to_far)) = (split(near), split(far));
+    let (mut up, mut down) = (pin!(one_way(from_near, to_far)), pin!(one_way(from_far, to_near)));
+    let (up, down) = tokio::select! {
+        done = &mut up => (done, if done.is_ok() { down.await } else { Ok(()) }),
+        done = &mut down => (if done == Err(FailedEnd::From) { Ok(()) } else { up.await }, done),
+    };
+    match (up, down) {
+        (Ok(()), Ok(())) => Ended::Well,
+        (Err(FailedEnd::To), _) | (_, Err(FailedEnd::From)) => Ended::DestinationFailed,
+        (Err(FailedEnd::From), _) => Ended::CallerGone { is_whole: false },
+        (Ok(()), Err(FailedEnd::To)) => Ended::CallerGone { is_whole: true },
+    }
+}
+
+/// Carries what comes until its end, which it passes on, or until either end fails.
 ///
-/// While nothing comes, the side that it leads to is asked for its state: who ends its own way and then resets the stream, as a client
-/// does that drops it, is read no more.
-async fn one_way(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin) -> io::Result<()> {
+/// While nothing comes, the end that it leads to is flushed: a stream of HTTP/2 says then that it was reset, also where nobody reads it any
+/// more. A socket says no such thing.
+async fn one_way(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin) -> Result<(), FailedEnd> {
     let mut piece = vec![0; PIECE];
     loop {
         let mut read = ReadBuf::new(&mut piece);
         let next = poll_fn(|cx| {
-            if let Poll::Ready(flushed) = Pin::new(&mut to).poll_flush(cx) {
-                flushed?;
+            if let Poll::Ready(Err(_)) = Pin::new(&mut to).poll_flush(cx) {
+                return Poll::Ready(Err(FailedEnd::To));
             }
-            Pin::new(&mut from).poll_read(cx, &mut read)
+            Pin::new(&mut from).poll_read(cx, &mut read).map_err(|_| FailedEnd::From)
         });
         next.await?;
         if read.filled().is_empty() {
-            return to.shutdown().await;
+            return to.shutdown().await.map_err(|_| FailedEnd::To);
         }
-        to.write_all(read.filled()).await?;
+        to.write_all(read.filled()).await.map_err(|_| FailedEnd::To)?;
     }
 }
 
@@ -147,7 +186,7 @@ fn wants_hello(reauthorizer: &Reauthorizer) -> bool {
 }
 
 /// What becomes of a connection that may not go on.
-fn why(over: Over) -> Result<Outcome, Denial> {
+fn why(over: Over) -> Result<Ended, Denial> {
     let (reason, detail) = match over {
         Over::Withdrawn => (Reason::Withdrawn, "the policy permits this connection no longer"),
         Over::ProofEnded(reason) => (reason, "what has proven its caller has ended"),
@@ -157,7 +196,7 @@ fn why(over: Over) -> Result<Outcome, Denial> {
             Reason::TunnelLifetime,
             "it has lasted as long as the destination, or the window of a limit in which it counts, lets one",
         ),
-        Over::Cut => return Ok(Outcome::CallerGone),
+        Over::Cut => return Ok(Ended::CallerGone { is_whole: false }),
     };
     Err(Denial::new(reason, detail))
 }
@@ -169,19 +208,18 @@ enum Way {
     Down,
 }
 
-/// A stream that counts what is read of it, reads no more than may pass, and knows whether it has failed.
+/// A stream that counts what is read of it, and reads no more than may pass.
 struct CountedStream<S> {
     stream: S,
     traffic: Arc<Traffic>,
     budget: Arc<Budget>,
     way: Way,
-    has_failed: bool,
 }
 
 impl<S> CountedStream<S> {
     fn new(stream: S, (traffic, budget): (&Arc<Traffic>, &Arc<Budget>), way: Way) -> Self {
         let (traffic, budget) = (Arc::clone(traffic), Arc::clone(budget));
-        Self { stream, traffic, budget, way, has_failed: false }
+        Self { stream, traffic, budget, way }
     }
 
     fn count(&self, bytes: usize) {
@@ -190,11 +228,6 @@ impl<S> CountedStream<S> {
             Way::Down => self.traffic.answered(bytes),
         }
         self.budget.used();
-    }
-
-    fn noted<T>(&mut self, done: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        self.has_failed |= matches!(done, Poll::Ready(Err(_)));
-        done
     }
 }
 
@@ -223,23 +256,20 @@ impl<S: AsyncRead + Unpin> AsyncRead for CountedStream<S> {
         if bytes > 0 {
             self.count(bytes);
         }
-        self.noted(read)
+        read
     }
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for CountedStream<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
-        self.noted(written)
+        Pin::new(&mut self.stream).poll_write(cx, buf)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
-        self.noted(flushed)
+        Pin::new(&mut self.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let ended = Pin::new(&mut self.stream).poll_shutdown(cx);
-        self.noted(ended)
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }

@@ -11,7 +11,7 @@ use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::time::sleep;
 
-use super::super::fixture::{Fixture, Met};
+use super::super::fixture::{Fixture, Met, has_met, recorded};
 use super::*;
 use crate::stats::Sums;
 
@@ -216,23 +216,30 @@ async fn patient_tunnel(fixture: &Fixture) -> (SendStream<Bytes>, RecvStream, Me
     (way, answer.into_body(), met)
 }
 
-async fn has_met(met: &Met, expected: &[&str]) {
-    for _ in 0..100 {
-        if *met.lock().unwrap() == expected {
-            return;
-        }
-        sleep(Duration::from_millis(50)).await;
-    }
-    assert_eq!(*met.lock().unwrap(), expected);
-}
-
 #[tokio::test]
 async fn a_destination_does_not_take_a_cancelled_tunnel_over_http2_for_one_that_has_ended() {
     let fixture = Fixture::new().await;
     let (mut way, _body, met) = patient_tunnel(&fixture).await;
     sleep(Duration::from_millis(50)).await;
     way.send_reset(h2::Reason::CANCEL);
-    has_met(&met, &["reset"]).await;
+    has_met(&met, &["a reset"]).await;
+}
+
+#[tokio::test]
+async fn the_end_of_one_way_waits_for_no_reader_of_the_other() {
+    let fixture = Fixture::new().await;
+    let io = connect(&fixture, fixture.web(), true);
+    let mut client = h2::client::Builder::new();
+    let (sender, connection) = client.initial_window_size(1_000).handshake(io).await.unwrap();
+    tokio::spawn(connection);
+    let (port, met) = fixture.talkative();
+    let request = Request::connect(format!("talkative.test:{port}")).body(()).unwrap();
+    let (answer, mut way) = sender.ready().await.unwrap().send_request(request, false).unwrap();
+    // Kept, and not read.
+    let _answer: Response<RecvStream> = answer.await.unwrap();
+    sleep(Duration::from_millis(100)).await;
+    way.send_data(Bytes::new(), true).unwrap();
+    has_met(&met, &["0 bytes"]).await;
 }
 
 #[tokio::test]
@@ -242,9 +249,9 @@ async fn a_caller_over_http2_that_ends_its_way_and_then_resets_the_tunnel_is_gon
     way.send_data(Bytes::new(), true).unwrap();
     assert_eq!(body.data().await.unwrap().unwrap(), "ended");
     sleep(Duration::from_millis(50)).await;
-    has_met(&met, &["ended"]).await;
+    has_met(&met, &["6 bytes"]).await;
     way.send_reset(h2::Reason::CANCEL);
-    has_met(&met, &["ended", "reset"]).await;
+    assert_eq!(recorded(&fixture, "patient", None).await, 1);
 }
 
 #[tokio::test]
