@@ -110,7 +110,7 @@ pub(super) async fn has_met(met: &Met, expected: &[&str]) {
     assert_eq!(*met.lock().unwrap(), expected);
 }
 
-/// A destination that notes how much it has read up to a good end, says `ended`, and stays. One that is `talkative` writes meanwhile.
+/// A destination that begins late to read, notes how much that is up to a good end, says `ended`, and stays. One that is `talkative` writes meanwhile.
 async fn patient(is_talkative: bool) -> (u16, Met) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (port, met) = (listener.local_addr().unwrap().port(), Met::default());
@@ -121,7 +121,11 @@ async fn patient(is_talkative: bool) -> (u16, Met) {
             let (mut reader, mut writer) = stream.into_split();
             tokio::spawn(async move {
                 let mut read = Vec::new();
-                let reading = reader.read_to_end(&mut read);
+                let reading = async {
+                    // What does not fit into the sockets' buffers waits in the gateway.
+                    sleep(Duration::from_secs(1)).await;
+                    reader.read_to_end(&mut read).await
+                };
                 let writing = async {
                     while is_talkative && writer.write_all(&[b'x'; 1 << 10]).await.is_ok() {}
                     pending::<()>().await;

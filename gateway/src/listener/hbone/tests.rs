@@ -1,5 +1,7 @@
 //! Tunnels over streams in memory, as a client of the mesh asks for them.
 
+use std::future::poll_fn;
+
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1 as client1, http2 as client2};
@@ -178,13 +180,28 @@ async fn a_caller_that_ends_its_way_and_then_resets_the_tunnel_is_gone() {
 #[tokio::test]
 async fn what_a_caller_sent_before_its_end_arrives_although_it_resets_the_tunnel_at_once() {
     let fixture = Fixture::new().await;
-    let mut sender = connect(&fixture).await;
+    let (near, far) = duplex(1 << 16);
+    tokio::spawn(serve(Arc::clone(&fixture.core), fixture.session(fixture.web(), true), near));
+    let (sender, connection) = h2::client::handshake(far).await.unwrap();
+    tokio::spawn(connection);
     let (port, met) = fixture.patient();
-    let mut io = io(&mut sender, &format!("patient.test:{port}")).await;
-    io.write_all(&vec![b'x'; 200_000]).await.unwrap();
-    io.shutdown().await.unwrap();
-    drop(io);
-    has_met(&met, &["200000 bytes"]).await;
+    let request = Request::connect(format!("patient.test:{port}")).body(()).unwrap();
+    let (answer, mut way) = sender.ready().await.unwrap().send_request(request, false).unwrap();
+    assert_eq!(answer.await.unwrap().status(), StatusCode::OK);
+    // All that goes, until the destination's socket and the gateway are full.
+    let mut sent = 0;
+    way.reserve_capacity(1 << 14);
+    while let Ok(Some(Ok(room))) =
+        timeout(Duration::from_millis(200), poll_fn(|cx| way.poll_capacity(cx))).await
+    {
+        way.send_data(vec![b'x'; room].into(), false).unwrap();
+        way.reserve_capacity(1 << 14);
+        sent += room;
+    }
+    way.send_data(Bytes::new(), true).unwrap();
+    sleep(Duration::from_millis(50)).await;
+    way.send_reset(h2::Reason::CANCEL);
+    has_met(&met, &[&format!("{sent} bytes")]).await;
     assert_eq!(recorded(&fixture, "patient", None).await, 1);
 }
 
