@@ -20,7 +20,7 @@ use hyper::body::Incoming;
 pub(crate) struct IncomingBody {
     body: Incoming,
     /// hyper knows of streams alone whether they have ended.
-    is_stream: bool,
+    is_http2: bool,
 }
 
 /// Why it is not whole.
@@ -36,7 +36,7 @@ pub(crate) enum IncompleteBody {
 impl IncomingBody {
     /// `version`: of the message.
     pub(crate) fn new(body: Incoming, version: Version) -> Self {
-        Self { body, is_stream: version == Version::HTTP_2 }
+        Self { body, is_http2: version == Version::HTTP_2 }
     }
 }
 
@@ -49,7 +49,7 @@ impl Body for IncomingBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, IncompleteBody>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
-        if frame.is_none() && self.is_stream && !self.body.is_end_stream() {
+        if frame.is_none() && self.is_http2 && !self.body.is_end_stream() {
             return Poll::Ready(Some(Err(IncompleteBody::Reset)));
         }
         Poll::Ready(frame.map(|frame| frame.map_err(IncompleteBody::Failed)))

@@ -110,7 +110,8 @@ pub(super) async fn has_met(met: &Met, expected: &[&str]) {
     assert_eq!(*met.lock().unwrap(), expected);
 }
 
-/// A destination that begins late to read, notes how much that is up to a good end, says `ended`, and stays. One that is `talkative` writes meanwhile.
+/// A destination that begins late to read, notes how much that is up to a good end, says `ended`, and stays. One that is `talkative` writes
+/// meanwhile.
 async fn patient(is_talkative: bool) -> (u16, Met) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (port, met) = (listener.local_addr().unwrap().port(), Met::default());

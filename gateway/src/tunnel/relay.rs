@@ -78,7 +78,7 @@ impl OpenTunnel {
 }
 
 /// How both ways are over.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 enum Ended {
     Well,
     /// `is_whole`: it has ended its own way before, and all of that has passed.
@@ -93,6 +93,14 @@ enum Ended {
 enum FailedEnd {
     From,
     To,
+    /// What it leads to is there, and takes nothing for too long.
+    Stalled,
+}
+
+impl FailedEnd {
+    fn to(error: &io::Error) -> Self {
+        if error.kind() == io::ErrorKind::TimedOut { Self::Stalled } else { Self::To }
+    }
 }
 
 async fn carry<S>(
@@ -148,12 +156,12 @@ async fn both_ways(near: impl AsyncRead + AsyncWrite, far: impl AsyncRead + Asyn
     let (mut up, mut down) = (pin!(one_way(from_near, to_far)), pin!(one_way(from_far, to_near)));
     let (up, down) = tokio::select! {
         done = &mut up => (done, if done.is_ok() { down.await } else { Ok(()) }),
-        done = &mut down => (if done == Err(FailedEnd::From) { Ok(()) } else { up.await }, done),
+        done = &mut down => (if matches!(done, Ok(()) | Err(FailedEnd::To)) { up.await } else { Ok(()) }, done),
     };
     match (up, down) {
         (Ok(()), Ok(())) => Ended::Well,
-        (Err(FailedEnd::To), _) | (_, Err(FailedEnd::From)) => Ended::DestinationFailed,
-        (Err(FailedEnd::From), _) => Ended::CallerGone { is_whole: false },
+        (Err(FailedEnd::To | FailedEnd::Stalled), _) | (_, Err(FailedEnd::From)) => Ended::DestinationFailed,
+        (Err(FailedEnd::From), _) | (_, Err(FailedEnd::Stalled)) => Ended::CallerGone { is_whole: false },
         (Ok(()), Err(FailedEnd::To)) => Ended::CallerGone { is_whole: true },
     }
 }
@@ -167,16 +175,16 @@ async fn one_way(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unp
     loop {
         let mut read = ReadBuf::new(&mut piece);
         let next = poll_fn(|cx| {
-            if let Poll::Ready(Err(_)) = Pin::new(&mut to).poll_flush(cx) {
-                return Poll::Ready(Err(FailedEnd::To));
+            if let Poll::Ready(Err(error)) = Pin::new(&mut to).poll_flush(cx) {
+                return Poll::Ready(Err(FailedEnd::to(&error)));
             }
             Pin::new(&mut from).poll_read(cx, &mut read).map_err(|_| FailedEnd::From)
         });
         next.await?;
         if read.filled().is_empty() {
-            return to.shutdown().await.map_err(|_| FailedEnd::To);
+            return to.shutdown().await.map_err(|error| FailedEnd::to(&error));
         }
-        to.write_all(read.filled()).await.map_err(|_| FailedEnd::To)?;
+        to.write_all(read.filled()).await.map_err(|error| FailedEnd::to(&error))?;
     }
 }
 
@@ -271,5 +279,46 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for CountedStream<S> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::io::duplex;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    /// A caller that says nothing, and to whom nothing can be written.
+    struct Silent(io::ErrorKind);
+
+    impl AsyncRead for Silent {
+        fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    impl AsyncWrite for Silent {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Ready(Err(self.0.into()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_caller_that_takes_nothing_for_too_long_is_not_waited_for() {
+        let (far, mut destination) = duplex(1 << 10);
+        destination.write_all(b"an answer").await.unwrap();
+        let ended = timeout(Duration::from_secs(10), both_ways(Silent(io::ErrorKind::TimedOut), far)).await;
+        assert_eq!(ended, Ok(Ended::CallerGone { is_whole: false }));
     }
 }

@@ -248,7 +248,6 @@ async fn a_caller_over_http2_that_ends_its_way_and_then_resets_the_tunnel_is_gon
     let (mut way, mut body, met) = patient_tunnel(&fixture).await;
     way.send_data(Bytes::new(), true).unwrap();
     assert_eq!(body.data().await.unwrap().unwrap(), "ended");
-    sleep(Duration::from_millis(50)).await;
     has_met(&met, &["6 bytes"]).await;
     way.send_reset(h2::Reason::CANCEL);
     assert_eq!(recorded(&fixture, "patient", None).await, 1);
