@@ -72,40 +72,57 @@ mod tests {
 
     use futures_util::stream;
     use h2::Reason;
-    use http::{Request, Response};
+    use http::{HeaderMap, Request, Response};
     use http_body_util::{BodyExt, Empty, StreamBody};
     use hyper::service::service_fn;
     use hyper_util::rt::{TokioExecutor, TokioIo};
     use tokio::io::{DuplexStream, duplex};
     use tokio::sync::mpsc;
-    use tokio::time::sleep;
+    use tokio::time::{sleep, timeout};
 
     use super::*;
+
+    /// How a peer says that what it sent is all.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    enum End {
+        Unsaid,
+        WithData,
+        InFrameOfItsOwn,
+        WithTrailers,
+    }
 
     /// How a peer ends a stream.
     #[derive(Clone, Copy, Debug)]
     struct Ending {
-        /// Whether it says that what it sent is all.
-        is_said: bool,
+        end: End,
         reset: Option<Reason>,
     }
 
     /// What is read, or the code that is passed on.
     type Expected = Result<&'static str, Option<Reason>>;
 
-    const ENDINGS: [(Ending, Expected); 5] = [
-        (Ending { is_said: true, reset: None }, Ok("a part")),
-        (Ending { is_said: true, reset: Some(Reason::NO_ERROR) }, Ok("a part")),
-        (Ending { is_said: false, reset: Some(Reason::NO_ERROR) }, Err(None)),
-        (Ending { is_said: false, reset: Some(Reason::CANCEL) }, Err(Some(Reason::CANCEL))),
-        (Ending { is_said: false, reset: Some(Reason::REFUSED_STREAM) }, Err(Some(Reason::REFUSED_STREAM))),
+    const ENDINGS: [(Ending, Expected); 9] = [
+        (Ending { end: End::WithData, reset: None }, Ok("a part")),
+        (Ending { end: End::WithData, reset: Some(Reason::NO_ERROR) }, Ok("a part")),
+        (Ending { end: End::InFrameOfItsOwn, reset: None }, Ok("a part")),
+        (Ending { end: End::InFrameOfItsOwn, reset: Some(Reason::NO_ERROR) }, Ok("a part")),
+        (Ending { end: End::WithTrailers, reset: None }, Ok("a part")),
+        (Ending { end: End::WithTrailers, reset: Some(Reason::NO_ERROR) }, Ok("a part")),
+        (Ending { end: End::Unsaid, reset: Some(Reason::NO_ERROR) }, Err(None)),
+        (Ending { end: End::Unsaid, reset: Some(Reason::CANCEL) }, Err(Some(Reason::CANCEL))),
+        (Ending { end: End::Unsaid, reset: Some(Reason::REFUSED_STREAM) }, Err(Some(Reason::REFUSED_STREAM))),
     ];
 
     /// After so long what was sent is here.
     const A_MOMENT: Duration = Duration::from_millis(50);
 
     async fn send(mut stream: h2::SendStream<Bytes>, ending: Ending) {
-        stream.send_data("a part".into(), ending.is_said).unwrap();
+        stream.send_data("a part".into(), ending.end == End::WithData).unwrap();
+        match ending.end {
+            End::Unsaid | End::WithData => {}
+            End::InFrameOfItsOwn => stream.send_data(Bytes::new(), true).unwrap(),
+            End::WithTrailers => stream.send_trailers(HeaderMap::new()).unwrap(),
+        }
         // A reset overtakes what waits to be sent.
         sleep(A_MOMENT).await;
         if let Some(reason) = ending.reset {
@@ -139,28 +156,57 @@ mod tests {
         }
     }
 
+    /// The body of the answer to a call over this connection.
+    async fn answer(near: DuplexStream) -> IncomingBody {
+        let io = TokioIo::new(near);
+        let (mut sender, connection) =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
+        tokio::spawn(connection);
+        // It does not end, so that a reset is for its stream.
+        let upload = StreamBody::new(stream::pending::<Result<Frame<Bytes>, Infallible>>());
+        let request = Request::post("http://up.test/").body(upload).unwrap();
+        IncomingBody::new(sender.send_request(request).await.unwrap().into_body(), Version::HTTP_2)
+    }
+
     #[tokio::test]
     async fn an_answer_is_whole_where_its_end_was_said() {
         for (ending, expected) in ENDINGS {
             let (near, far) = duplex(1 << 16);
             tokio::spawn(provider(far, ending));
-            let io = TokioIo::new(near);
-            let (mut sender, connection) =
-                hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
-            tokio::spawn(connection);
-            // It does not end, so that a reset is for its stream.
-            let upload = StreamBody::new(stream::pending::<Result<Frame<Bytes>, Infallible>>());
-            let request = Request::post("http://up.test/").body(upload).unwrap();
-            let answer = sender.send_request(request).await.unwrap();
-            let body = IncomingBody::new(answer.into_body(), Version::HTTP_2);
-            assert_eq!(text(body).await, expected.map(str::to_owned), "{ending:?}");
+            assert_eq!(text(answer(near).await).await, expected.map(str::to_owned), "{ending:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_outlives_that_its_provider_takes_no_more_calls_and_not_the_connection() {
+        for is_orderly in [true, false] {
+            let (near, far) = duplex(1 << 16);
+            tokio::spawn(async move {
+                let mut connection = h2::server::handshake(far).await.unwrap();
+                let (_, mut respond) = connection.accept().await.unwrap().unwrap();
+                let ending = Ending { end: End::WithData, reset: None };
+                let mut stream = respond.send_response(Response::default(), false).unwrap();
+                if is_orderly {
+                    connection.graceful_shutdown();
+                    tokio::spawn(send(stream, ending));
+                } else {
+                    stream.send_data("a part".into(), false).unwrap();
+                    // What was sent leaves before the connection is over.
+                    let _ = timeout(A_MOMENT, connection.accept()).await;
+                    connection.abrupt_shutdown(Reason::NO_ERROR);
+                }
+                while connection.accept().await.is_some() {}
+            });
+            let expected = if is_orderly { Ok("a part".to_owned()) } else { Err(None) };
+            assert_eq!(text(answer(near).await).await, expected, "{is_orderly}");
         }
     }
 
     #[tokio::test]
     async fn a_request_is_whole_where_its_end_was_said() {
         // One that is reset behind its end has nobody to answer to.
-        for (ending, expected) in ENDINGS.into_iter().filter(|(it, _)| !it.is_said || it.reset.is_none()) {
+        let has_reader = |ending: &Ending| ending.end == End::Unsaid || ending.reset.is_none();
+        for (ending, expected) in ENDINGS.into_iter().filter(|(ending, _)| has_reader(ending)) {
             let (near, far) = duplex(1 << 16);
             let (read, mut bodies) = mpsc::unbounded_channel();
             let service = service_fn(move |request: Request<Incoming>| {

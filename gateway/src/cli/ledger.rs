@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::anyhow;
-use clap::{Args, Subcommand};
-use tollgate_policy::price::NanoUsd;
+use clap::builder::RangedU64ValueParser;
+use clap::{Args, Subcommand, value_parser};
+use tollgate_policy::price::{Item, NanoUsd, UNIT_MAX, Units};
 
 use super::report::LedgerLocation;
 use super::{complain, say};
@@ -60,12 +61,18 @@ struct SettleArgs {
     /// The id of the call, which its caller was told as x-tollgate-request-id
     #[arg(value_parser = super::calls::id)]
     id: RecordId,
-    /// Tokens read that the provider billed
-    #[arg(long)]
+    /// Tokens read that the provider billed, but for those from its cache
+    #[arg(long, value_name = "TOKENS", value_parser = tokens())]
     input: u64,
-    /// Tokens written that the provider billed
-    #[arg(long)]
+    /// Tokens written that the provider billed, but for those of reasoning
+    #[arg(long, value_name = "TOKENS", value_parser = tokens())]
     output: u64,
+    /// Tokens read from the provider's prompt cache
+    #[arg(long, value_name = "TOKENS", default_value_t = 0, value_parser = tokens())]
+    cached: u64,
+    /// Tokens of reasoning
+    #[arg(long, value_name = "TOKENS", default_value_t = 0, value_parser = tokens())]
+    reasoning: u64,
     /// What the provider billed, e.g. "0.0125 USD"
     #[arg(long)]
     cost: NanoUsd,
@@ -77,6 +84,11 @@ struct SettleArgs {
     force: bool,
     #[command(flatten)]
     location: LedgerLocation,
+}
+
+/// No more than one unit of one call may count.
+fn tokens() -> RangedU64ValueParser<u64> {
+    value_parser!(u64).range(..=UNIT_MAX)
 }
 
 pub(super) fn run(args: LedgerArgs) -> anyhow::Result<ExitCode> {
@@ -132,7 +144,15 @@ pub(super) fn verify_at(
 
 fn run_settle(args: &SettleArgs) -> anyhow::Result<ExitCode> {
     let data_dir = args.location.data_dir()?;
-    let actual = Correction { input: args.input, output: args.output, cost: args.cost };
+    let mut units = Units::default();
+    let tokens = [
+        (Item::Input, args.input),
+        (Item::Output, args.output),
+        (Item::CacheRead, args.cached),
+        (Item::Reasoning, args.reasoning),
+    ];
+    tokens.into_iter().for_each(|(item, count)| units.set(item, count));
+    let actual = Correction { units, cost: args.cost };
     let signature = Signature { by: user(), note: args.note.clone(), force: args.force };
     let id = slow_notice::with("still reading the journal", complain, || {
         catch_up(&data_dir)?;

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use tollgate_policy::limit::{LimitId, Unit};
-use tollgate_policy::price::{Item, NanoUsd};
+use tollgate_policy::price::{Item, NanoUsd, Units};
 
 use super::amount::{Amount, Amounts};
 use super::batch::{Batches, EntryKind, NewBatch};
@@ -31,10 +31,8 @@ use super::{LedgerError, offline, payload};
 /// What a call really used.
 #[derive(Debug, Clone, Copy)]
 pub struct Correction {
-    /// Tokens read, uncached.
-    pub input: u64,
-    /// Tokens written.
-    pub output: u64,
+    /// How many tokens, each counted once: what was read from a cache is no input, what was reasoning no output.
+    pub units: Units,
     /// What the provider billed.
     pub cost: NanoUsd,
 }
@@ -167,13 +165,8 @@ fn difference(original: &Row, corrections: &[Row], actual: Correction, now: Time
     // What is no token is as it was.
     let mut units = Amounts::default();
     for unit in Item::READ.into_iter().chain(Item::WRITTEN) {
-        let actual = match unit {
-            Item::Input => actual.input,
-            Item::Output => actual.output,
-            _ => 0,
-        };
         let so_far = lines().fold(0, |sum: i64, row| sum.saturating_add(row.units.get(unit)));
-        units.set(unit, less(actual, so_far));
+        units.set(unit, less(actual.units.get(unit), so_far));
     }
     let cost = lines().fold(0, |sum: i64, row| sum.saturating_add(row.cost.unwrap_or_default()));
     let charged = |charge: &RowCharge| {
@@ -184,11 +177,11 @@ fn difference(original: &Row, corrections: &[Row], actual: Correction, now: Time
     };
     let charges = original.charges.iter().filter_map(|charge| {
         let actual = match LimitId::read(&charge.limit)?.unit {
-            Unit::Tokens => actual.input.saturating_add(actual.output),
-            Unit::InputTokens => actual.input,
-            Unit::OutputTokens => actual.output,
-            // Nobody says how many of those there were: they become none, as the units do.
-            Unit::CachedTokens | Unit::ReasoningTokens => 0,
+            Unit::Tokens => actual.units.tokens(),
+            Unit::InputTokens => actual.units.read(),
+            Unit::OutputTokens => actual.units.written(),
+            Unit::CachedTokens => actual.units.cached(),
+            Unit::ReasoningTokens => actual.units.get(Item::Reasoning),
             Unit::Spend => actual.cost.0,
             Unit::Requests | Unit::Concurrency | Unit::Bytes | Unit::Seconds => return None,
         };

@@ -3,7 +3,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use jiff::tz::TimeZone;
-use tollgate_policy::price::Item;
+use tollgate_policy::price::{Item, NanoUsd, Units};
 
 use super::samples::{self, SPEND, TOKENS, copy, directory, hold, record, sums};
 use super::*;
@@ -308,7 +308,8 @@ fn a_correction_of_a_presumed_call_lowers_its_budget_from_the_next_start_on() {
     let records = payloads(directory.path(), EntryKind::Record);
     let presumed = records.iter().find(|payload| payload.contains("presumed")).unwrap();
     let id: RecordId = presumed.strip_prefix("{\"id\":\"").unwrap()[..32].parse().unwrap();
-    let actual = Correction { input: 300, output: 50, cost: tollgate_policy::price::NanoUsd(500_000) };
+    let units = Units { input: 300, output: 50, ..Units::default() };
+    let actual = Correction { units, cost: NanoUsd(500_000) };
     let signature =
         Signature { by: Bounded::new("alice"), note: Some(Bounded::new("as billed")), force: true };
     let correction = settle(directory.path(), id, actual, &signature).unwrap();
@@ -319,7 +320,8 @@ fn a_correction_of_a_presumed_call_lowers_its_budget_from_the_next_start_on() {
     assert_eq!(total.cost, 2 * 100_000 + 500_000);
 
     // A second one is the difference to what is known by then.
-    settle(directory.path(), id, Correction { output: 60, ..actual }, &signature).unwrap();
+    settle(directory.path(), id, Correction { units: Units { output: 60, ..units }, ..actual }, &signature)
+        .unwrap();
     ledger.ingest();
     assert_eq!(whole_report(directory.path(), &[]).total.usage.get(Item::Output), 40 + 60);
     assert!(

@@ -6,7 +6,7 @@ use jiff::tz::TimeZone;
 use super::*;
 use crate::files::DirectoryLock;
 use crate::ledger::samples::{self, SPEND, TOKENS, directory, hold, record, sums};
-use crate::ledger::{Call, Dimension, Ledger, Record, ReportStore, catch_up, find, list, verify};
+use crate::ledger::{Call, Charge, Dimension, Ledger, Record, ReportStore, catch_up, find, list, verify};
 use crate::report::{By, Query, Report, report};
 
 /// A call of 100 tokens in and 20 out for 0.0001 USD, whose usage was worked out.
@@ -38,7 +38,7 @@ fn signature(force: bool, note: Option<&str>) -> Signature {
 }
 
 fn actual(input: u64, output: u64, nanos: u64) -> Correction {
-    Correction { input, output, cost: NanoUsd(nanos) }
+    Correction { units: Units { input, output, ..Units::default() }, cost: NanoUsd(nanos) }
 }
 
 fn ask(data_dir: &Path, by: &[By]) -> Report {
@@ -51,11 +51,11 @@ fn ask(data_dir: &Path, by: &[By]) -> Report {
 fn is_settled_at(data_dir: &Path, actual: Correction) {
     let total = ask(data_dir, &[]).total;
     assert_eq!((total.calls, total.requests, total.estimated, total.estimated_cost), (2, 2, 0, 0));
-    assert_eq!(total.usage.get(Item::Input), i128::from(actual.input) + 100);
-    assert_eq!(total.usage.get(Item::Output), i128::from(actual.output) + 20);
+    assert_eq!(total.usage.get(Item::Input), i128::from(actual.units.input) + 100);
+    assert_eq!(total.usage.get(Item::Output), i128::from(actual.units.output) + 20);
     assert_eq!(total.cost, i128::from(actual.cost.0) + 100_000);
     let (_ledger, balances) = Ledger::open(data_dir, None, 1).unwrap();
-    assert_eq!(sums(&balances)[TOKENS], actual.input + actual.output + 120);
+    assert_eq!(sums(&balances)[TOKENS], actual.units.tokens() + 120);
     assert_eq!(sums(&balances)[SPEND], actual.cost.0 + 100_000);
 }
 
@@ -251,6 +251,29 @@ fn a_call_that_was_corrected_is_the_same_in_the_list_and_in_the_report() {
     assert_eq!((listed.record, listed.corrections.len()), (call.record, 1));
     let total = ask(directory.path(), &[]).total;
     assert_eq!((total.usage.get(Item::Input), total.cost, total.estimated), (110, 107_000, 0));
+}
+
+#[test]
+fn cached_and_reasoning_tokens_are_corrected_apart() {
+    let directory = directory();
+    let limit = |unit: &str| format!("grant/checkout-openai/{unit}/month/shared");
+    let charged = ["tokens", "inputTokens", "outputTokens", "cachedTokens", "reasoningTokens"];
+    let mut call = estimated();
+    call.charges =
+        charged.map(|unit| Charge { limit: (*limit(unit)).into(), key: "".into(), amount: 500 }).into();
+    let (ledger, _) = Ledger::open(directory.path(), None, 1).unwrap();
+    ledger.journal(0).unwrap().record(&call).unwrap();
+    ledger.close().unwrap();
+    drop(ledger);
+    let units = Units { input: 10, cache_read: 30, output: 2, reasoning: 5, ..Units::default() };
+    settle(directory.path(), call.id, Correction { units, cost: NanoUsd(7_000) }).unwrap();
+    let total = ask(directory.path(), &[]).total;
+    for (item, count) in units.entries() {
+        assert_eq!(total.usage.get(item), i128::from(count), "{item:?}");
+    }
+    let (_ledger, balances) = Ledger::open(directory.path(), None, 1).unwrap();
+    let sums = sums(&balances);
+    assert_eq!(charged.map(|unit| sums[&limit(unit)]), [47, 40, 7, 30, 5]);
 }
 
 #[test]

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 const TURN: Duration = Duration::from_micros(100);
 /// So many bytes are searched at once while it is not known how dear they are.
 const FIRST_PIECE: usize = 16 << 10;
-/// And so many where they are cheap: what two pieces share is searched twice.
-const LARGEST_PIECE: usize = 128 << 10;
+/// And so many where they are cheap, as many as come at once: what two pieces share is searched twice.
+const LARGEST_PIECE: usize = 256 << 10;
 /// The search of fewer bytes takes hardly longer than to look at the clock. They count as the dearest do: a piece of them fills a quantum.
 const LEAST_TIMED: usize = 2 << 10;
 
