@@ -215,6 +215,12 @@ pub enum MethodPatternError {
     Refused,
 }
 
+/// Whether a call with this method is refused whatever a grant says: a tunnel is no call, and the others are answered with the request as it
+/// came, key and all. In any case: methods are case-sensitive, but some servers do not know that.
+pub fn is_never_forwarded(method: &str) -> bool {
+    ["CONNECT", "TRACE", "TRACK"].iter().any(|refused| method.eq_ignore_ascii_case(refused))
+}
+
 impl MethodPattern {
     /// Whether it stands for this method; methods are case-sensitive (RFC 9110 section 9.1).
     pub fn matches(&self, method: &str) -> bool {
@@ -231,7 +237,7 @@ impl FromStr for MethodPattern {
     fn from_str(text: &str) -> Result<Self, MethodPatternError> {
         match text {
             "*" => Ok(Self::Any),
-            "CONNECT" | "TRACE" | "TRACK" => Err(MethodPatternError::Refused),
+            _ if is_never_forwarded(text) => Err(MethodPatternError::Refused),
             "" => Err(MethodPatternError::Malformed),
             _ if text.len() <= 32 && text.bytes().all(|b| b.is_ascii_uppercase() || b"-_".contains(&b)) => {
                 Ok(Self::Exact(text.into()))

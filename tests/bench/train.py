@@ -83,7 +83,7 @@ def build(target, flag, names):
     print(f"building with {flag.split('=')[0]}", flush=True)
     # Build scripts count too; what they leave is nobody's.
     spill = target / "build-%p.profraw"
-    environment = {**os.environ, "CARGO_TARGET_DIR": str(target), "RUSTFLAGS": flag, "LLVM_PROFILE_FILE": str(spill)}
+    environment = {**os.environ, "CARGO_TARGET_DIR": str(target), "RUSTFLAGS": f"{os.environ.get('RUSTFLAGS', '')} {flag}", "LLVM_PROFILE_FILE": str(spill)}
     for name in names:
         command = ["cargo", "build", "--profile", "dist", "-p", PROGRAMS[name], "--bin", name]
         subprocess.run(command, cwd=ROOT, env=environment, check=True)

@@ -117,10 +117,9 @@ async fn a_destination_is_named_by_host_or_by_the_first_segment_under_our_own_na
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn methods_that_are_never_forwarded_and_overrides_that_decide_nothing() {
-    let grant = "  allow: {methods: [GET], paths: [/v1/things]}\n".to_owned();
-    let fixture =
-        Plan { grant, ..Plan::new() }.start(|seen| Reply::status(200).data(seen.method.clone())).await;
+async fn methods_that_are_never_forwarded_whatever_a_grant_says() {
+    let grant = "  allow: {methods: [\"*\"], paths: [/v1/things]}\n".to_owned();
+    let fixture = Plan { grant, ..Plan::new() }.start(|_| Reply::status(200)).await;
     let client = fixture.checkout();
     for method in ["TRACE", "TRAcE", "TRACK", "CONNECT", "Connect"] {
         let target = if method == "CONNECT" { "evil.test:443" } else { "/up/v1/things" };
@@ -136,6 +135,14 @@ async fn methods_that_are_never_forwarded_and_overrides_that_decide_nothing() {
         );
     }
     assert_eq!(fixture.upstream.count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn overrides_of_the_method_decide_nothing() {
+    let grant = "  allow: {methods: [GET], paths: [/v1/things]}\n".to_owned();
+    let fixture =
+        Plan { grant, ..Plan::new() }.start(|seen| Reply::status(200).data(seen.method.clone())).await;
+    let client = fixture.checkout();
     for header in [
         "x-http-method-override",
         "x-http-method",

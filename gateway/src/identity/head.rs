@@ -6,6 +6,7 @@ use http::{HeaderMap, HeaderValue, Method, Uri, Version, request};
 use hyper::ext::Protocol;
 use tollgate_policy::denial::{Denial, Reason};
 use tollgate_policy::operation::{RequestLine, Upgrade};
+use tollgate_policy::pattern::is_never_forwarded;
 use tollgate_policy::policy::is_s3;
 
 use super::strip::Withheld;
@@ -132,16 +133,14 @@ impl RequestHead {
 }
 
 fn check_method(method: &Method) -> Result<(), Denial> {
-    // Methods are case-sensitive, but some servers ignore case.
-    let is = |name: &str| method.as_str().eq_ignore_ascii_case(name);
-    let detail = if is("CONNECT") {
+    if !is_never_forwarded(method.as_str()) {
+        return Ok(());
+    }
+    let detail = if method.as_str().eq_ignore_ascii_case("CONNECT") {
         "this listener is no forward proxy (CONNECT): make the gateway the base URL instead, as in \
          https://GATEWAY/DESTINATION/, and set no proxy"
-    } else if is("TRACE") || is("TRACK") {
-        // They are answered with the request as it came, which by then holds the secret.
-        "TRACE and TRACK are never forwarded"
     } else {
-        return Ok(());
+        "TRACE and TRACK are never forwarded"
     };
     Err(Denial::new(Reason::MethodRefused, detail))
 }

@@ -13,7 +13,7 @@ use super::{CallerGrant, CallerGrants, Priced};
 use crate::denial::{Denial, Reason};
 use crate::dialect::{Catalog, Class};
 use crate::limit::Unit;
-use crate::pattern::{CallerPattern, MethodPattern, ModelPattern, PathPattern};
+use crate::pattern::{CallerPattern, MethodPattern, ModelPattern, PathPattern, is_never_forwarded};
 use crate::resource::{Approval, Grant, Unpriced};
 
 /// How a grant stands to one call.
@@ -132,7 +132,7 @@ impl Match {
 
 impl Candidates {
     pub(super) fn of(grants: &CallerGrants, call: &Call<'_>) -> Result<Self, Denial> {
-        if call.http().is_some_and(|http| matches!(http.method, "CONNECT" | "TRACE" | "TRACK")) {
+        if call.http().is_some_and(|http| is_never_forwarded(http.method)) {
             return Err(Denial::new(Reason::MethodRefused, "CONNECT, TRACE and TRACK are never forwarded"));
         }
         if let Some(denial) = grants.blocked(call.destination) {
