@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 /// So long is searched before others have their quantum. A bound in bytes would cut cheap text into needlessly small writes: to search escapes
 /// costs many times as much.
-const TURN: Duration = Duration::from_micros(100);
+const TURN: Duration = Duration::from_micros(200);
 /// So many bytes are searched at once while it is not known how dear they are.
 const FIRST_PIECE: usize = 16 << 10;
 /// And so many where they are cheap, as many as come at once: what two pieces share is searched twice.
@@ -58,7 +58,7 @@ impl SearchQuantum {
 fn piece_after(piece: usize, took: Duration) -> usize {
     match took {
         _ if took > TURN => FIRST_PIECE,
-        _ if took < TURN / 4 => (2 * piece).min(LARGEST_PIECE),
+        _ if took < TURN / 2 => (2 * piece).min(LARGEST_PIECE),
         _ => piece,
     }
 }
@@ -74,8 +74,9 @@ mod tests {
             [FIRST_PIECE, 2 * FIRST_PIECE, LARGEST_PIECE].map(|piece| piece_after(piece, cheap)),
             [2 * FIRST_PIECE, 4 * FIRST_PIECE, LARGEST_PIECE]
         );
-        assert_eq!(piece_after(LARGEST_PIECE, Duration::from_micros(60)), LARGEST_PIECE);
-        assert_eq!(piece_after(LARGEST_PIECE, Duration::from_micros(400)), FIRST_PIECE);
+        assert_eq!(piece_after(FIRST_PIECE, 2 * TURN / 3), FIRST_PIECE);
+        assert_eq!(piece_after(4 * FIRST_PIECE, TURN), 4 * FIRST_PIECE);
+        assert_eq!(piece_after(LARGEST_PIECE, 2 * TURN), FIRST_PIECE);
     }
 
     #[test]
